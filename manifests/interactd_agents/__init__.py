@@ -1,0 +1,1 @@
+"""The agent folders that ship with interactd."""

@@ -1,0 +1,181 @@
+"""What the engine offers its faces: the tools, the control socket and the HTTP faces call nothing else.
+
+Every id argument may be shortened to a unique prefix. All methods raise `InteractdError`s only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from interactd.models.port import ModelInfo
+from interactd.nouns import LOCAL, Caller, GenerationConfig, Interaction, Json, Session, Step
+from interactd.store.port import Page, Receipt, Turn
+
+
+@dataclass(slots=True)
+class Result:
+    """An interaction as a caller sees it now: the row, its steps so far, and how it stands in its session.
+
+    `partial_text` is the text of a model_output step that is still being streamed (not yet journalled).
+    """
+
+    session: Session
+    interaction: Interaction
+    steps: list[Step]
+    partial_text: str = ""
+    queue_position: int | None = None
+    waiting_for: list[Json] = field(default_factory=list[Json])
+    """For requires_action: the function_call bodies without a result."""
+    replayed: bool = False
+    """True when an idempotency key gave an earlier call's interaction."""
+
+
+@dataclass(slots=True)
+class Event:
+    """A live event of one interaction, in order: `step.start`, `step.delta`, `step.stop`, `interaction.status`.
+
+    `data` has the Interactions API's payload for that event; `seq` counts from 1 within the attempt.
+    """
+
+    seq: int
+    type: str
+    data: Json
+
+
+class Engine(Protocol):
+    """Sessions, turns, forks, cancel, search. One instance per daemon."""
+
+    async def start(self) -> None:
+        """Open the store, take up what a crash or upgrade left unfinished, start the sweeper."""
+        ...
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Stop taking new turns and wait for running steps to be journalled; True when nothing runs."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+    @property
+    def busy(self) -> int:
+        """How many interactions run or are queued now."""
+        ...
+
+    async def create_session(
+        self,
+        *,
+        model: str | None = None,
+        system_instruction: str | None = None,
+        generation_config: GenerationConfig | None = None,
+        tools: list[Json] | None = None,
+        ttl_s: float | None = None,
+        title: str | None = None,
+        labels: dict[str, str] | None = None,
+        idempotency_key: str | None = None,
+        caller: Caller = LOCAL,
+    ) -> Session:
+        """Create a session. `model=None` is `auto`; it is resolved now, so that a wrong name fails here, and the
+        resolved `provider/name` is what the session keeps. `ttl_s=None` is the configured default (24 h); 0 keeps
+        it for ever."""
+        ...
+
+    async def send_turn(
+        self,
+        session_id: str,
+        content: str | list[Json],
+        *,
+        previous_interaction_id: str | None = None,
+        model: str | None = None,
+        system_instruction: str | None = None,
+        generation_config: GenerationConfig | None = None,
+        tools: list[Json] | None = None,
+        background: bool = False,
+        if_busy: Literal["conflict", "queue"] = "conflict",
+        idempotency_key: str | None = None,
+        caller: Caller = LOCAL,
+    ) -> Result:
+        """Accept a turn, start it, and return at once (it runs on whoever waits). `previous_interaction_id` goes
+        on from an earlier point of the session's own tree instead of its head."""
+        ...
+
+    async def wait(self, interaction_id: str, timeout_s: float, *, caller: Caller = LOCAL) -> Result:
+        """Return when the interaction is no longer queued or in progress, or when the time is up; marks a
+        finished one as read. Cancelling this call does not touch the interaction."""
+        ...
+
+    def events(self, interaction_id: str, *, after: int = 0) -> AsyncIterator[Event]:
+        """Live events from now (with the steps so far replayed first), ending when the interaction does."""
+        ...
+
+    async def respond(
+        self,
+        interaction_id: str,
+        results: list[Json],
+        *,
+        idempotency_key: str | None = None,
+        caller: Caller = LOCAL,
+    ) -> Result:
+        """Give function results `{"call_id", "result", "is_error"?}` to a requires_action interaction; when none
+        is missing it goes on. Returns at once, as send_turn does."""
+        ...
+
+    async def cancel(self, interaction_id: str, *, caller: Caller = LOCAL) -> Result:
+        """Stop a queued, running or waiting interaction; what it made is kept. Idempotent; a terminal one is
+        returned as it is."""
+        ...
+
+    async def get_interaction(self, interaction_id: str, *, caller: Caller = LOCAL) -> Result: ...
+
+    async def get_session(self, session_id: str, *, caller: Caller = LOCAL) -> Session: ...
+
+    async def transcript(
+        self, session_id: str, *, limit: int = 10, before: str | None = None, caller: Caller = LOCAL
+    ) -> tuple[Session, list[Turn]]:
+        """The session and up to `limit` turns that end at its head (or just before the turn `before`)."""
+        ...
+
+    async def list_sessions(
+        self,
+        *,
+        state: Literal["active", "expired", "all"] = "active",
+        labels: dict[str, str] | None = None,
+        unread: bool = False,
+        limit: int = 20,
+        cursor: str | None = None,
+        caller: Caller = LOCAL,
+    ) -> Page: ...
+
+    async def fork_session(
+        self,
+        session_id: str,
+        *,
+        at: str | None = None,
+        title: str | None = None,
+        model: str | None = None,
+        ttl_s: float | None = None,
+        idempotency_key: str | None = None,
+        caller: Caller = LOCAL,
+    ) -> Session:
+        """A new session whose head is `at` (any interaction on the path; default: the head). O(1)."""
+        ...
+
+    async def delete_session(self, session_id: str, *, caller: Caller = LOCAL) -> Receipt:
+        """Cancel what runs in it and remove it."""
+        ...
+
+    async def search(
+        self,
+        query: str,
+        *,
+        session_id: str | None = None,
+        limit: int = 10,
+        cursor: str | None = None,
+        caller: Caller = LOCAL,
+    ) -> Page: ...
+
+    async def models(self, *, refresh: bool = False) -> list[ModelInfo]: ...
+
+    async def status(self) -> Json:
+        """`{"version", "uptime_s", "busy", "queued", "unread", "store": {...}, "auto": "...", "home"}`."""
+        ...

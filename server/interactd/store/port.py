@@ -1,0 +1,294 @@
+"""The Store protocol: what the engine needs kept, and the promises a backend makes.
+
+Every method is one transaction. A call that returns has committed: after kill -9 of the process its effect is
+there (after power loss too where `durable` is said). A call that raises left nothing behind. Methods that change an
+interaction take the `epoch` of the runner's claim and raise `Fenced` if a newer claim exists or the interaction is
+already terminal; that check is in the same transaction as the write.
+
+The store knows no engine: it enforces shape and order (one running interaction a session, one terminal status,
+contiguous step numbers, fencing), the engine decides what to write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from interactd.nouns import Interaction, Json, Session, Status, Step, Usage
+
+
+@dataclass(slots=True)
+class IdempotencyKey:
+    """A caller's key for work that must start once. `digest` is a hash of the call's other arguments."""
+
+    key: str
+    digest: str
+    owner: str = "local"
+
+
+@dataclass(slots=True)
+class Started:
+    """What a start returned: the id, and whether it was made now or by an earlier call with the same key."""
+
+    id: str
+    created: bool
+
+
+@dataclass(slots=True)
+class Receipt:
+    """What a delete removed; kept (as a tombstone without content) so that a second delete says the same."""
+
+    id: str
+    session_id: str
+    deleted_at: float
+    removed: dict[str, int] = field(default_factory=dict[str, int])
+    """Rows by table, e.g. `{"interactions": 3, "steps": 12, "index_entries": 10}`."""
+    kept: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Interactions that a fork still needs: `{"interactions": 2, "sessions": ["ses_..."]}`; else empty."""
+
+
+@dataclass(slots=True)
+class Turn:
+    """An interaction with its steps, as history and transcripts read them."""
+
+    interaction: Interaction
+    steps: list[Step]
+
+
+@dataclass(slots=True)
+class Page:
+    """One page of a listing; `cursor` goes into the next call, `None` at the end."""
+
+    items: list[Any]
+    cursor: str | None = None
+
+
+@dataclass(slots=True)
+class Hit:
+    """One search result: where it is and a snippet with the matched words marked `[so]`."""
+
+    session_id: str
+    interaction_id: str
+    seq: int
+    type: str
+    created_at: float
+    snippet: str
+    score: float
+    session_title: str | None = None
+
+
+class Store(Protocol):
+    """Sessions, interactions and steps. Ids in are whole ids, except for `find`."""
+
+    async def open(self) -> None:
+        """Create or migrate the database and start the writer.
+
+        Raises:
+            StorageError: the file is damaged, newer than this version, or on a file system that cannot hold it.
+            StorageFull: no room.
+        """
+        ...
+
+    async def aclose(self) -> None: ...
+
+    # -- finding ---------------------------------------------------------------------------------------------
+    async def find(self, kind: Literal["session", "interaction"], prefix: str) -> str:
+        """Return the one id that starts with the (normalised) prefix, tombstones included.
+
+        Raises:
+            NotFound: none does.
+            AmbiguousId: several do; `candidates` lists up to five.
+        """
+        ...
+
+    # -- sessions --------------------------------------------------------------------------------------------
+    async def create_session(self, session: Session, key: IdempotencyKey | None = None) -> Started:
+        """Insert a session. With a key seen in the last 24 h: return that session if the digest is the same.
+
+        Raises:
+            Conflict: the key was used with another digest, or for another kind of work.
+        """
+        ...
+
+    async def get_session(self, session_id: str) -> Session:
+        """Return the session, also when expired or deleted (then only id, times and state are left).
+
+        `state` is computed on read: an active session whose `expires_at` has passed is `expired`.
+        """
+        ...
+
+    async def list_sessions(
+        self,
+        *,
+        owner: str = "local",
+        state: Literal["active", "expired", "all"] = "active",
+        labels: dict[str, str] | None = None,
+        unread: bool = False,
+        limit: int = 20,
+        cursor: str | None = None,
+    ) -> Page:
+        """Sessions, newest activity first. `unread`: only those with a finished, unread background result."""
+        ...
+
+    async def fork_session(self, session: Session, key: IdempotencyKey | None = None) -> Started:
+        """Insert `session`, whose head/forked_from/forked_at are set. O(1): no step is copied.
+
+        Raises:
+            NotFound: `forked_at` does not exist (any more).
+            Conflict: as create_session.
+        """
+        ...
+
+    async def set_expiry(self, session_id: str, ttl_s: float | None, expires_at: float | None) -> None: ...
+
+    async def delete_session(self, session_id: str, now: float) -> Receipt:
+        """Remove every row and index entry of the session; leave a tombstone with the receipt.
+
+        Interactions that another live session's path runs through move to that session instead. Deleting what is
+        deleted returns the first receipt.
+
+        Raises:
+            NotFound: never existed.
+            Conflict: an interaction of it is in progress (the engine cancels first).
+        """
+        ...
+
+    async def sweep(self, now: float, *, limit: int = 100) -> list[Receipt]:
+        """Delete up to `limit` sessions that expired, and idempotency keys older than 24 h.
+
+        A session with a running interaction is left for later. A swept session's tombstone says `expired`.
+        """
+        ...
+
+    # -- interactions ----------------------------------------------------------------------------------------
+    async def accept(
+        self,
+        interaction: Interaction,
+        steps: Sequence[Step],
+        *,
+        expires_at: float | None,
+        key: IdempotencyKey | None = None,
+        durable: bool = False,
+    ) -> Started:
+        """Accept a turn: insert the interaction with its input steps and move the session's head to it.
+
+        `interaction.status` is `in_progress` (with epoch 1: the caller holds the first claim) or `queued`.
+
+        Raises:
+            Conflict: `in_progress` while another interaction of the session runs or waits for action
+                (`interaction_id` and `status` of it in the fields); or the key, as in create_session.
+            NotFound, Expired, Deleted: the session.
+        """
+        ...
+
+    async def claim(self, interaction_id: str, *, from_status: Sequence[Status], now: float) -> Interaction | None:
+        """Take the interaction for running: epoch + 1, attempt + 1, status in_progress. `None` if it is in another
+        status, or if another interaction of its session is in progress."""
+        ...
+
+    async def append(
+        self,
+        interaction_id: str,
+        epoch: int,
+        steps: Sequence[Step],
+        *,
+        pending: Json | None = None,
+        durable: bool = False,
+    ) -> list[Step]:
+        """Append finished steps (seq assigned here) and replace the interaction's `pending` note: what is about to
+        be done and has no outcome yet, e.g. `{"call": "model", "n": 2}`; `None` when nothing is.
+
+        Raises:
+            Fenced: see above.
+        """
+        ...
+
+    async def settle(
+        self,
+        interaction_id: str,
+        epoch: int | None,
+        status: Status,
+        *,
+        steps: Sequence[Step] = (),
+        usage: Usage | None = None,
+        error: Json | None = None,
+        finish_reason: str | None = None,
+        model: str | None = None,
+        now: float,
+    ) -> Interaction:
+        """End a run: append the last steps and set status and outcome in one transaction.
+
+        `epoch=None` (cancel from outside) settles whatever epoch runs, and bumps it so that the runner is fenced.
+        Usage is added to what the interaction already has. Status may be terminal, or requires_action.
+
+        Raises:
+            Fenced: the epoch is old, or the interaction is already terminal.
+        """
+        ...
+
+    async def get_interaction(self, interaction_id: str) -> Interaction:
+        """Raises: NotFound; Deleted or Expired when its session was removed."""
+        ...
+
+    async def get_steps(self, interaction_id: str, *, after: int = -1, limit: int | None = None) -> list[Step]: ...
+
+    async def pending(self, interaction_id: str) -> Json | None:
+        """The note left by `append`/`accept`, or `None`."""
+        ...
+
+    async def active(self, session_id: str) -> list[Interaction]:
+        """Interactions of the session that are queued, in progress or waiting for action, oldest first."""
+        ...
+
+    async def unfinished(self) -> list[Interaction]:
+        """All interactions in progress or queued, oldest first: what a restarted daemon must look at."""
+        ...
+
+    async def mark_read(self, interaction_id: str, now: float) -> None: ...
+
+    async def count_unread(self, *, owner: str = "local") -> int:
+        """Finished background interactions that nobody fetched."""
+        ...
+
+    # -- history ---------------------------------------------------------------------------------------------
+    async def path(self, head: str, *, limit: int, before: str | None = None, with_steps: bool = True) -> list[Turn]:
+        """Walk back from `head` (or from the one before `before`) along previous_interaction_id.
+
+        Returns up to `limit` turns, oldest first. Costs O(limit), whatever the length of the history.
+        """
+        ...
+
+    async def contains(self, head: str, interaction_id: str) -> bool:
+        """Whether `interaction_id` is on the path that ends at `head`."""
+        ...
+
+    async def search(
+        self,
+        query: str,
+        *,
+        owner: str = "local",
+        session_id: str | None = None,
+        types: Sequence[str] | None = None,
+        limit: int = 10,
+        cursor: str | None = None,
+    ) -> Page:
+        """Full-text search over steps, best first, as `Hit`s. Any text is a legal query: words are ANDed, a
+        "quoted phrase" stays together, a trailing * is a prefix; nothing else is syntax. Steps accepted before the
+        call are found."""
+        ...
+
+    # -- health ----------------------------------------------------------------------------------------------
+    async def stats(self) -> Json:
+        """`{"path", "bytes", "wal_bytes", "free_bytes", "sessions", "interactions", "steps", "schema",
+        "sqlite"}`."""
+        ...
+
+    async def check(self) -> None:
+        """Prove that a write can be made now. Raises: StorageFull, StorageError."""
+        ...
+
+    # -- small settings --------------------------------------------------------------------------------------
+    async def get_setting(self, name: str) -> Any: ...
+
+    async def put_setting(self, name: str, value: Any) -> None: ...
