@@ -169,11 +169,13 @@ class Store(Protocol):
         *,
         expires_at: float | None,
         key: IdempotencyKey | None = None,
+        pending: Json | None = None,
         durable: bool = False,
     ) -> Started:
         """Accept a turn: insert the interaction with its input steps and move the session's head to it.
 
         `interaction.status` is `in_progress` (with epoch 1: the caller holds the first claim) or `queued`.
+        `pending` is the first note of what is about to be done (see `append`); `claim` leaves a note as it is.
 
         Raises:
             Conflict: `in_progress` while another interaction of the session runs or waits for action
