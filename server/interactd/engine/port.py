@@ -174,8 +174,12 @@ class Engine(Protocol):
         caller: Caller = LOCAL,
     ) -> Page: ...
 
-    async def models(self, *, refresh: bool = False) -> list[ModelInfo]: ...
+    async def models(self, *, refresh: bool = False, caller: Caller = LOCAL) -> list[ModelInfo]:
+        """What is reachable with the keys of the caller's connection, and why the rest is not."""
+        ...
 
-    async def status(self) -> Json:
-        """`{"version", "uptime_s", "busy", "queued", "unread", "store": {...}, "auto": "...", "home"}`."""
+    async def status(self, *, caller: Caller = LOCAL) -> Json:
+        """`unread` is the caller's; `auto` is `Catalog.explain_auto` for the caller's connection:
+
+        `{"version", "uptime_s", "busy", "queued", "unread", "store": {...}, "auto": "...", "home"}`."""
         ...
