@@ -1,0 +1,188 @@
+"""`interactd demo`: the main job, seen from a host's side.
+
+It does what Claude Desktop or Cursor would do: launches the real stdio server and speaks MCP to it. It keeps a
+conversation, kills the daemon with SIGKILL between two turns, and goes on. Everything it makes lives in a folder
+of its own that is removed at the end; the user's daemon and sessions are not touched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+from mcp.client import Client
+from mcp.client.stdio import StdioServerParameters, stdio_client
+from rich.console import Console
+
+from interactd import __version__, paths
+
+FIRST_TURN = "My name is Ada and my lucky number is 7421. Please remember both."
+SECOND_TURN = "What is my lucky number?"
+MEMORY = "7421"
+
+
+@dataclass
+class Demo:
+    """One run: where it prints, where it lives, and what it saw."""
+
+    console: Console
+    home: Path
+    model: str
+    client: Client | None = None
+    streamed: list[str] = field(default_factory=list[str])
+
+    async def on_message(self, message: Any) -> None:
+        """Print streamed text as it arrives; status lines are for hosts with a progress row."""
+        params = getattr(message, "params", None)
+        meta = getattr(params, "meta", None) or {}
+        if getattr(message, "method", "") == "notifications/progress" and meta.get("interactd/kind") == "text":
+            self.streamed.append(params.message or "")
+            self.console.print(params.message or "", end="", style="green", markup=False, highlight=False)
+
+    async def call(self, tool: str, **arguments: Any) -> tuple[str, dict[str, Any], float]:
+        """Call a tool; returns its text, its structured fields, and the seconds it took."""
+        assert self.client is not None
+        began = time.perf_counter()
+        result = await self.client.call_tool(tool, arguments, progress_callback=_ignore_progress)
+        seconds = time.perf_counter() - began
+        text = "\n".join(getattr(part, "text", "") for part in result.content)
+        if result.is_error:
+            raise DemoFailed(f"{tool}: {text}")
+        return text, result.structured_content or {}, seconds
+
+    def step(self, number: int, title: str) -> None:
+        self.console.print(f"\n[bold cyan]{number}.[/] [bold]{title}[/]")
+
+    def fact(self, name: str, value: object) -> None:
+        self.console.print(f"   [dim]{name:<10}[/] {value}", highlight=False, soft_wrap=True)
+
+    async def turn(self, session_id: str, text: str) -> str:
+        """Send one turn, show it as it streams, and return the model's whole answer."""
+        self.streamed.clear()
+        self.console.print(f"   [dim]you[/]        {text}", highlight=False)
+        self.console.print("   [dim]model[/]      ", end="")
+        shown, fields, seconds = await self.call(
+            "send_turn", session_id=session_id, input=text, wait_s=45, generation_config={"temperature": 0}
+        )
+        while fields.get("status") in {"queued", "in_progress"}:
+            shown, fields, more = await self.call("get_interaction", interaction_id=fields["interaction_id"], wait_s=45)
+            seconds += more
+        self.console.print()
+        usage = fields.get("usage") or {}
+        answer = "".join(self.streamed) or shown
+        self.fact("id", fields.get("interaction_id"))
+        self.fact(
+            "tokens",
+            f"{usage.get('total_input_tokens', '?')} in "
+            f"({usage.get('total_cached_tokens', 0)} of them from the cache), "
+            f"{usage.get('total_output_tokens', '?')} out",
+        )
+        self.fact("time", f"{seconds:.1f} s, status {fields.get('status')}")
+        if fields.get("status") != "completed":
+            raise DemoFailed(f"the turn ended {fields.get('status')}: {shown}")
+        return answer
+
+    async def run(self) -> None:
+        env = {**os.environ, "INTERACTD_HOME": str(self.home)}
+        server = StdioServerParameters(command=sys.executable, args=["-m", "interactd", "mcp"], env=env)
+        self.step(1, "A host starts `interactd mcp` and speaks MCP to it")
+        began = time.perf_counter()
+        async with Client(stdio_client(server), message_handler=self.on_message) as client:
+            self.client = client
+            tools = (await client.list_tools()).tools
+            info = client.server_info
+            self.fact("server", f"{info.name if info else '?'} {info.version if info else ''}")
+            self.fact("protocol", client.protocol_version)
+            self.fact("tools", f"{len(tools)}: {', '.join(tool.name for tool in tools)}")
+            self.fact("time", f"{time.perf_counter() - began:.2f} s, the daemon's cold start included")
+
+            self.step(2, f"A session on {self.model}, and a first turn")
+            _, fields, seconds = await self.call(
+                "create_session",
+                model=self.model,
+                title="README demo",
+                system_instruction="You are a helpful assistant. Answer in one short sentence.",
+            )
+            session_id = fields["session_id"]
+            self.fact("session", f"{session_id} ({seconds * 1000:.0f} ms, kept until {fields.get('expires_at', '?')})")
+            await self.turn(session_id, FIRST_TURN)
+
+            self.step(3, "kill -9 on the daemon, in the middle of the session")
+            daemon = json.loads((paths.find(env).state / "daemon.json").read_text())
+            os.kill(daemon["pid"], signal.SIGKILL)
+            self.fact("killed", f"pid {daemon['pid']}; the host's stdio connection stays open")
+            began = time.perf_counter()
+            await self.call("server_status")
+            again = json.loads((paths.find(env).state / "daemon.json").read_text())
+            self.fact("back", f"pid {again['pid']}, {time.perf_counter() - began:.2f} s later, same connection")
+            if again["pid"] == daemon["pid"]:
+                raise DemoFailed("the daemon was not replaced")
+
+            self.step(4, "The session came back; a second turn needs the first one's memory")
+            answer = await self.turn(session_id, SECOND_TURN)
+            if MEMORY not in answer:
+                raise DemoFailed(f"the answer does not contain {MEMORY}: {answer!r}")
+            self.fact("memory", f"[green]{MEMORY} came from the turn before the kill[/]")
+
+            self.step(5, "What the store holds")
+            text, _, _ = await self.call("search_history", query="lucky number")
+            self.console.print(_indent(text), style="dim", markup=False, highlight=False)
+        self.client = None
+
+
+class DemoFailed(Exception):
+    """The demo saw something other than it promises."""
+
+
+async def _ignore_progress(progress: float, total: float | None, message: str | None) -> None:
+    """Asking for progress is what makes the server stream; the text is taken from the notification itself."""
+
+
+def _indent(text: str) -> str:
+    return "\n".join(f"   {line}" for line in text.splitlines())
+
+
+def run(model: str = "embedded") -> int:
+    """Run the demo and return the exit code: 0 when everything it promises was seen."""
+    console = Console(highlight=False)
+    console.print(f"[bold]interactd {__version__}[/]: durable sessions over MCP, on your own machine")
+    if model.startswith("embedded"):
+        from interactd.cli.setup import ensure_weights
+
+        code = ensure_weights(console)
+        if code:
+            return code
+    mine = paths.find()
+    home = Path(tempfile.mkdtemp(prefix="interactd-demo-"))
+    os.environ.setdefault("INTERACTD_WEIGHTS", str(mine.weights))
+    demo = Demo(console, home, model)
+    try:
+        anyio.run(demo.run)
+    except DemoFailed as error:
+        console.print(f"\n[red]The demo failed:[/] {error}")
+        console.print(f"   log: {paths.find({'INTERACTD_HOME': str(home)}).log_file} (kept)")
+        return 1
+    finally:
+        _stop(home)
+    shutil.rmtree(home, ignore_errors=True)
+    console.print(
+        "\n[bold green]Done.[/] Give it to your host: the README has the lines for Claude, Cursor, VS Code and others;\n"
+        "or talk to it here: [bold]interactd chat[/]. The embedded model is an offline fallback: with a key or a\n"
+        "local server (`interactd models` shows what is reachable) the same session runs on a real one."
+    )
+    return 0
+
+
+def _stop(home: Path) -> None:
+    from interactd.daemon.commands import stop
+
+    stop(paths.find({"INTERACTD_HOME": str(home)}), now=True, quiet=True)

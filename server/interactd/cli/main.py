@@ -1,0 +1,242 @@
+"""The command line for people: one parser, one lazily imported function a command.
+
+Exit codes: 0 done, 1 an error (printed as `code: message` with what to do next), 2 wrong usage, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from interactd import __version__
+from interactd.errors import InteractdError
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; `argv` is without the program's name."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if not hasattr(args, "command"):
+        parser.print_help()
+        return 0
+    try:
+        return args.command(args)
+    except InteractdError as error:
+        return report(error, as_json=getattr(args, "json", False))
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output (head, less) left; the shell expects silence.
+        sys.stderr.close()
+        return 141
+
+
+def report(error: InteractdError, *, as_json: bool) -> int:
+    """Print an error for a person, or as JSON on stdout; returns the exit code."""
+    data = error.as_dict()
+    if as_json:
+        print(json.dumps({"error": data}, indent=2))
+    else:
+        print(f"{data['code']}: {error.message}", file=sys.stderr)
+        if error.repair:
+            print(error.repair, file=sys.stderr)
+    return 1
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the whole parser; docs/cli.md is generated from it."""
+    parser = argparse.ArgumentParser(
+        prog="interactd",
+        description="Durable sessions and agents on your own machine, for any MCP host and any model.",
+        epilog="Hosts launch `interactd mcp`. Start with `interactd setup`, then `interactd chat`.",
+    )
+    parser.add_argument("--version", action="version", version=f"interactd {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    def add(name: str, help_text: str, function: Command, *, has_json: bool = True) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help_text, description=help_text[0].upper() + help_text[1:] + ".")
+        sub.set_defaults(command=function)
+        if has_json:
+            sub.add_argument("--json", action="store_true", help="print JSON instead of text")
+        return sub
+
+    chat = add("chat", "talk to a model in a session that is kept", _chat)
+    chat.add_argument("message", nargs="?", help="send this one message and leave; without it: a conversation")
+    where = chat.add_mutually_exclusive_group()
+    where.add_argument("-s", "--session", metavar="ID", help="go on in this session (a unique prefix is enough)")
+    where.add_argument("-c", "--continue", dest="latest", action="store_true", help="go on in the latest session")
+    chat.add_argument("-m", "--model", help="provider/name, or auto")
+    chat.add_argument("--system", metavar="TEXT", help="system instruction for a new session")
+    chat.add_argument("--thinking", choices=("minimal", "low", "medium", "high", "xhigh"), help="thinking level")
+    chat.add_argument("--title", help="title for a new session")
+    chat.add_argument("--ttl", metavar="TIME", help="how long to keep a new session: 90m, 24h, 7d, forever")
+
+    sessions = add("sessions", "list sessions, newest activity first", _sessions)
+    sessions.add_argument("--state", choices=("active", "expired", "all"), default="active")
+    sessions.add_argument("--label", action="append", metavar="KEY=VALUE", help="only those with this label")
+    sessions.add_argument("--unread", action="store_true", help="only those with a finished result nobody read")
+    sessions.add_argument("-n", "--limit", type=_positive, default=20)
+    sessions.add_argument("--cursor", help="go on from an earlier page")
+
+    show = add("show", "show a session's transcript, or one interaction", _show)
+    show.add_argument("id", help="session or interaction id (a unique prefix is enough)")
+    show.add_argument("--detailed", action="store_true", help="thoughts, calls, results and tokens too")
+    show.add_argument("-n", "--limit", type=_positive, default=20, help="turns, counted from the end")
+    show.add_argument("--before", metavar="INTERACTION", help="turns before this one")
+
+    search = add("search", "search everything said in all sessions", _search)
+    search.add_argument("query", nargs="+", help='words, a "quoted phrase", or a prefix*')
+    search.add_argument("-s", "--session", metavar="ID")
+    search.add_argument("-n", "--limit", type=_positive, default=10)
+    search.add_argument("--cursor", help="go on from an earlier page")
+
+    fork = add("fork", "make a new session that goes on from any point of an old one", _fork)
+    fork.add_argument("id")
+    fork.add_argument("--at", metavar="INTERACTION", help="the last turn to keep (default: all)")
+    fork.add_argument("--title")
+    fork.add_argument("-m", "--model")
+
+    delete = add("delete", "delete sessions for good and print the receipts", _delete)
+    delete.add_argument("ids", nargs="+", metavar="id")
+    delete.add_argument("-y", "--yes", action="store_true", help="do not ask")
+
+    models = add("models", "list models that are reachable, and why the rest is not", _models)
+    models.add_argument("--refresh", action="store_true", help="ask the providers for their lists")
+
+    setup = add("setup", "fetch the embedded model's weights (once; resumes where it stopped)", _setup)
+    setup.add_argument(
+        "--model", default=None, help="qwen2.5-coder-0.5b (default, 491 MB), qwen2.5-coder-1.5b (1.1 GB)"
+    )
+    setup.add_argument("-y", "--yes", action="store_true", help="do not ask before downloading")
+
+    add("doctor", "check everything and say what to do", _doctor)
+    status = add("status", "show the daemon: connections, running turns, sizes", _status)
+    status.add_argument("--no-start", action="store_true", help=argparse.SUPPRESS)
+    stop = add("stop", "stop the daemon; running turns go on when it is started again", _stop)
+    stop.add_argument("--now", action="store_true", help="do not wait for the running step")
+
+    token = add("token", "show the bearer token for HTTP and SSE", _token)
+    token.add_argument("--new", action="store_true", help="replace it; clients with the old one are refused")
+
+    serve = add("serve", "serve MCP over Streamable HTTP (/mcp) and SSE (/sse)", _serve, has_json=False)
+    serve.add_argument("--host", default=None, help="default 127.0.0.1; anything else needs the token")
+    serve.add_argument("--port", type=int, default=None)
+    serve.add_argument("--allow-host", action="append", metavar="HOST", help="accept this Host header too")
+    serve.add_argument("--allow-origin", action="append", metavar="ORIGIN", help="accept this Origin header too")
+    serve.add_argument("--no-token", action="store_true", help="no bearer token; loopback only")
+    serve.add_argument("--toolsets", metavar="A,B", default="", help="further tool sets to publish")
+
+    demo = add("demo", "see the main job done: a session that outlives kill -9", _demo, has_json=False)
+    demo.add_argument("--model", default="embedded", help="which model to use (default: embedded)")
+
+    # `mcp` and `daemon` are run by interactd.__main__ before this parser is built; they are listed for --help.
+    mcp = commands.add_parser("mcp", help="what MCP hosts launch: the stdio server")
+    mcp.add_argument("--in-process", action="store_true", help="no daemon: everything in this process")
+    mcp.add_argument("--toolsets", metavar="A,B", default="", help="further tool sets to publish")
+    daemon = commands.add_parser("daemon", help="run the daemon (hosts and commands start it by themselves)")
+    daemon.add_argument("--foreground", action="store_true", help="stay in this terminal and log to it")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 1000:
+        raise argparse.ArgumentTypeError("expected a number from 1 to 1000")
+    return number
+
+
+def _chat(args: argparse.Namespace) -> int:
+    from interactd.cli.chat import chat
+
+    return chat(args)
+
+
+def _sessions(args: argparse.Namespace) -> int:
+    from interactd.cli.sessions import list_sessions
+
+    return list_sessions(args)
+
+
+def _show(args: argparse.Namespace) -> int:
+    from interactd.cli.sessions import show
+
+    return show(args)
+
+
+def _search(args: argparse.Namespace) -> int:
+    from interactd.cli.sessions import search
+
+    return search(args)
+
+
+def _fork(args: argparse.Namespace) -> int:
+    from interactd.cli.sessions import fork
+
+    return fork(args)
+
+
+def _delete(args: argparse.Namespace) -> int:
+    from interactd.cli.sessions import delete
+
+    return delete(args)
+
+
+def _models(args: argparse.Namespace) -> int:
+    from interactd.cli.machine import models
+
+    return models(args)
+
+
+def _setup(args: argparse.Namespace) -> int:
+    from interactd.cli.setup import setup
+
+    return setup(args)
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from interactd.cli.doctor import doctor
+
+    return doctor(args)
+
+
+def _token(args: argparse.Namespace) -> int:
+    from interactd.cli.machine import token
+
+    return token(args)
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from interactd.cli.machine import serve
+
+    return serve(args)
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from interactd.cli.demo import run
+
+    return run(args.model)
+
+
+def _status(args: argparse.Namespace) -> int:
+    from interactd import paths
+    from interactd.daemon.commands import status
+
+    return status(paths.find(), as_json=args.json)
+
+
+def _stop(args: argparse.Namespace) -> int:
+    from interactd import paths
+    from interactd.daemon.commands import stop
+
+    return stop(paths.find(), now=args.now, as_json=args.json)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document, as every `--json` does."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))

@@ -1,0 +1,213 @@
+"""`interactd sessions | show | search | fork | delete`: what the store holds, for a person or as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from interactd import paths
+from interactd.cli.client import RemoteError, connected
+from interactd.cli.durations import ago
+from interactd.cli.main import print_json, report
+from interactd.errors import InteractdError, InvalidArgument
+
+
+def list_sessions(args: argparse.Namespace) -> int:
+    labels: dict[str, str] = {}
+    for item in args.label or []:
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise InvalidArgument(f"--label: expected KEY=VALUE, got {item!r}")
+        labels[name] = value
+    with connected(paths.find()) as client:
+        page = client.call(
+            "list_sessions",
+            state=args.state,
+            labels=labels or None,
+            unread=args.unread,
+            limit=args.limit,
+            cursor=args.cursor,
+        )
+    if args.json:
+        print_json(page)
+        return 0
+    if not page["items"]:
+        print("No sessions. Start one: interactd chat")
+        return 0
+    rows = [
+        (s["id"], ago(s["updated_at"]), str(s["turns"]), s.get("model") or "", _state(s), s.get("title") or "")
+        for s in page["items"]
+    ]
+    _table(("session", "last used", "turns", "model", "state", "title"), rows)
+    if page.get("cursor"):
+        print(f"more: interactd sessions --cursor {page['cursor']}")
+    return 0
+
+
+def show(args: argparse.Namespace) -> int:
+    with connected(paths.find()) as client:
+        if args.id.lower().startswith("int_"):
+            result = client.call("get_interaction", interaction_id=args.id)
+            if args.json:
+                print_json(result)
+            else:
+                _show_turn(Console(highlight=False), result["interaction"], result["steps"], detailed=True)
+            return 0
+        page = client.call("get_session", session_id=args.id, limit=args.limit, before=args.before)
+    if args.json:
+        print_json(page)
+        return 0
+    console = Console(highlight=False)
+    session = page["session"]
+    title = f"  {session['title']}" if session.get("title") else ""
+    console.print(f"{session['id']}{title}", style="bold", markup=False)
+    console.print(f"{session['turns']} turns, {session.get('model')}, {_state(session)}", style="dim", markup=False)
+    for turn in page["turns"]:
+        _show_turn(console, turn["interaction"], turn["steps"], detailed=args.detailed)
+    if page["turns"] and page["turns"][0]["interaction"].get("previous_interaction_id"):
+        first = page["turns"][0]["interaction"]["id"]
+        console.print(f"\nearlier turns: interactd show {session['id']} --before {first}", style="dim")
+    return 0
+
+
+def search(args: argparse.Namespace) -> int:
+    query = " ".join(args.query)
+    with connected(paths.find()) as client:
+        page = client.call("search", query=query, session_id=args.session, limit=args.limit, cursor=args.cursor)
+    if args.json:
+        print_json(page)
+        return 0
+    if not page["items"]:
+        print(f"Nothing found for {query!r}.")
+        return 1
+    console = Console(highlight=False)
+    for hit in page["items"]:
+        title = f"  {hit['session_title']}" if hit.get("session_title") else ""
+        console.print(
+            f"{hit['session_id']}  {hit['interaction_id']}  {ago(hit['created_at'])}  {hit['type']}{title}",
+            style="dim",
+            markup=False,
+            soft_wrap=True,
+        )
+        console.print(_marked(hit["snippet"]), soft_wrap=True)
+    if page.get("cursor"):
+        print(f"more: interactd search {query} --cursor {page['cursor']}")
+    return 0
+
+
+def fork(args: argparse.Namespace) -> int:
+    with connected(paths.find()) as client:
+        session = client.call("fork_session", session_id=args.id, at=args.at, title=args.title, model=args.model)
+    if args.json:
+        print_json(session)
+    else:
+        print(f"{session['id']}: {session['turns']} turns, forked from {session['forked_from']}")
+        print(f"go on: interactd chat -s {session['id']}")
+    return 0
+
+
+def delete(args: argparse.Namespace) -> int:
+    """Delete each session; a failure of one does not keep the others, and sets the exit code."""
+    receipts: list[dict[str, Any]] = []
+    code = 0
+    with connected(paths.find()) as client:
+        for given in args.ids:
+            try:
+                session = client.call("get_session", session_id=given, limit=1)["session"]
+                if not args.yes and not _confirmed(session):
+                    print(f"{session['id']}: left as it is")
+                    continue
+                receipt = client.call("delete_session", session_id=session["id"])
+            except RemoteError as error:
+                code = report(error, as_json=False)
+                continue
+            receipts.append(receipt)
+            if not args.json:
+                removed = ", ".join(f"{count} {name}" for name, count in receipt["removed"].items() if count)
+                print(
+                    f"{receipt['session_id']}: deleted for good ({removed or 'was gone already'}); receipt {receipt['id']}"
+                )
+                if receipt.get("kept"):
+                    kept = receipt["kept"]
+                    print(f"  {kept['interactions']} turns live on in the fork {', '.join(kept['sessions'])}")
+    if args.json:
+        print_json(receipts)
+    return code
+
+
+def _confirmed(session: dict[str, Any]) -> bool:
+    if not sys.stdin.isatty():
+        raise InteractdError(
+            f"{session['id']}: deleting is final and nobody is there to confirm it",
+            repair="Add --yes to delete without asking.",
+        )
+    title = f" {session['title']!r}" if session.get("title") else ""
+    answer = input(f"Delete {session['id']}{title} with its {session['turns']} turns for good? [y/N] ")
+    return answer.strip().lower() in {"y", "yes"}
+
+
+def _state(session: dict[str, Any]) -> str:
+    if session["state"] != "active":
+        return session["state"]
+    return f"until {session['expires_at'][:16].replace('T', ' ')}" if session.get("expires_at") else "kept for ever"
+
+
+def _show_turn(console: Console, interaction: dict[str, Any], steps: list[dict[str, Any]], *, detailed: bool) -> None:
+    status = "" if interaction["status"] == "completed" else f"  {interaction['status']}"
+    console.print(f"\n{interaction['id']}  {interaction['created_at'][:19].replace('T', ' ')}{status}", style="dim")
+    for step in steps:
+        label, text, style = _describe(step)
+        if label in {"you", "model"} or detailed:
+            console.print(Text(f"{label:<7}", style="bold " + style), Text(text), soft_wrap=True)
+    if interaction.get("error"):
+        console.print(f"{interaction['error'].get('code')}: {interaction['error'].get('message')}", style="yellow")
+    if detailed and interaction.get("usage"):
+        console.print(str(interaction["usage"]), style="dim")
+
+
+def _describe(step: dict[str, Any]) -> tuple[str, str, str]:
+    kind = step["type"]
+    if kind in {"user_input", "model_output"}:
+        return (
+            ("you", _text(step.get("content")), "cyan")
+            if kind == "user_input"
+            else ("model", _text(step.get("content")), "green")
+        )
+    if kind == "thought":
+        return "thought", _text(step.get("summary")) or "(not shown by the provider)", "magenta"
+    if kind == "function_call":
+        return "call", f"{step.get('name')}({step.get('arguments')})", "blue"
+    if kind == "function_result":
+        result = step.get("result")
+        return "result", _text(result) if isinstance(result, list) else str(result), "blue"
+    return kind, str({name: value for name, value in step.items() if name != "type"}), "blue"
+
+
+def _text(content: Any) -> str:
+    parts = content or []
+    return "\n".join(part.get("text") if part.get("type") == "text" else f"[{part.get('type')}]" for part in parts)
+
+
+def _marked(snippet: str) -> Text:
+    """The snippet with its `[matches]` in bold."""
+    text = Text("  ")
+    for index, piece in enumerate(snippet.replace("]", "[").split("[")):
+        text.append(piece, style="bold yellow" if index % 2 else "")
+    return text
+
+
+def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """A table on a terminal; tab-separated lines on a pipe, so that cut and awk work."""
+    if not sys.stdout.isatty():
+        for row in rows:
+            print("\t".join(row))
+        return
+    table = Table(*heads, box=None, header_style="dim", pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table)
