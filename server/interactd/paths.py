@@ -5,8 +5,6 @@ Directories are made 0700. The socket lives in a short path of its own, because 
 most 104 (macOS) or 108 (Linux) bytes.
 """
 
-# pathlib alone would cost the shim a third of its start.
-# ruff: noqa: PTH
 from __future__ import annotations
 
 import os
