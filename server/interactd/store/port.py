@@ -161,6 +161,15 @@ class Store(Protocol):
         """
         ...
 
+    async def recall(self, key: IdempotencyKey) -> str | None:
+        """The id that an earlier call with this key (and the same digest) started, of whatever kind; `None` if none
+        did. For answering a repeated call that could not be started afresh any more.
+
+        Raises:
+            Conflict: as create_session.
+        """
+        ...
+
     # -- interactions ----------------------------------------------------------------------------------------
     async def accept(
         self,
