@@ -62,11 +62,14 @@ class ToolResult:
     """The answer of a tool: text that stands alone, and the few fields a program wants.
 
     `structured` never holds the text again. `is_error` results have `code: message. what to do next` as text.
+    For hosts that show their model `structuredContent` instead of the text (see `hosts`), `structured` is `None`
+    and the same fields are in `meta["interactd/result"]`. Faces send `meta` as the result's `_meta`.
     """
 
     text: str
     structured: dict[str, Any] | None = None
     is_error: bool = False
+    meta: dict[str, Any] = field(default_factory=dict[str, Any])
     links: list[Link] = field(default_factory=list[Link])
     images: list[Image] = field(default_factory=list[Image])
 
@@ -108,5 +111,5 @@ class Tool:
             "title": self.title,
             "description": self.description,
             "inputSchema": self.input_schema,
-            "annotations": {"title": self.title, **self.annotations.as_dict()},
+            "annotations": self.annotations.as_dict(),
         }

@@ -1,0 +1,1 @@
+"""From what the engine returns to text a model can act on, on a diet."""

@@ -1,0 +1,59 @@
+"""How errors read: `code: what was wrong. What to do next.`"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from interactd.errors import InteractdError
+from interactd_tools.answers.text import call, clean, one_line
+from interactd_tools.arguments.problems import did_you_mean, printable, shorten
+from interactd_tools.context import ToolResult
+
+_LONGEST = 1200
+_FALLBACK = {
+    "not_found": "Next: list_sessions() shows what there is.",
+    "expired": "Next: create_session() starts anew; its time was over and it is gone.",
+    "deleted": "Next: list_sessions() shows what there is.",
+    "ambiguous_id": "Next: the same call with more of the id.",
+    "unknown_model": "Next: list_agents() shows the models there are.",
+    "missing_key": "Next: list_agents() shows what can be used without it.",
+    "not_set_up": "Next: list_agents() shows what else can be used.",
+    "overloaded": "Next: the same call in a few seconds; nothing was started.",
+    "rate_limited": "Next: the same call later.",
+    "storage_full": 'Next: delete_session(session_id="ses_...") frees room; or tell the user.',
+}
+_SMALL = ("field", "kind", "id", "interaction_id", "session_id", "status", "candidates", "suggestions", "retry_after_s")
+
+
+def failure(tool: str, error: InteractdError) -> ToolResult:
+    """Return the `is_error` result for an error."""
+    repair = error.repair or _repair(tool, error)
+    message = error.message.strip().rstrip(".")
+    text = one_line(printable(f"{error.code}: {message}. {repair}".strip()), _LONGEST)
+    small = {name: error.fields[name] for name in _SMALL if _is_small(error.fields.get(name))}
+    return ToolResult(clean(text), {"error": error.code, **small}, is_error=True)
+
+
+def _repair(tool: str, error: InteractdError) -> str:
+    running = error.fields.get("interaction_id")
+    if error.code == "conflict" and isinstance(running, str):
+        wait = call("get_interaction", {"interaction_id": running, "wait_s": 30})
+        stop = call("cancel_interaction", {"interaction_id": running})
+        queue = ', or send_turn with if_busy="queue"' if tool == "send_turn" else ""
+        return f"Next: {wait} waits for it, {stop} stops it{queue}."
+    return _FALLBACK.get(error.code, "")
+
+
+def _is_small(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        items = cast("list[Any]", value)
+        return len(items) <= 10 and all(_is_small(item) for item in items)
+    return isinstance(value, int | float) or (isinstance(value, str) and len(value) <= 200)
+
+
+def unknown_tool(name: str, known: list[str]) -> ToolResult:
+    """Return the `is_error` result for a tool that is not there."""
+    meant = did_you_mean(name, known)
+    shown = shorten(printable(name), 60)
+    hint = f"Did you mean {meant}?" if meant else f"There are {', '.join(known)}."
+    return ToolResult(f"unknown_tool: there is no tool {shown}. {hint}", {"error": "unknown_tool"}, is_error=True)

@@ -1,0 +1,221 @@
+"""How one interaction reads: its status, what the model said, what it waits for, and the next call."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, cast
+
+from interactd.engine.port import Result
+from interactd.nouns import Interaction, Json, Step
+from interactd_tools.answers.text import Piece, answer, call, compact, cut, one_line, plural, span, usage_line
+from interactd_tools.context import Image, ToolResult
+
+MAX_IMAGE_CHARACTERS = 700_000
+"""Of base64 in one result: a host refuses a result of more than a megabyte."""
+_INPUT = "..."
+
+
+@dataclass(slots=True)
+class View:
+    """What of the interaction is asked for."""
+
+    max_tokens: int
+    offset: int | None = None
+    detailed: bool = False
+    unread: str = ""
+    """A line about other results that nobody has read yet."""
+    note: str = ""
+
+
+def show(result: Result, view: View) -> ToolResult:
+    """Return the answer about an interaction: status line, content, usage, next call."""
+    one = result.interaction
+    piece = cut(body(result, detailed=view.detailed), view.max_tokens, view.offset or 0)
+    # A text that is still growing is only read when asked for by offset: it would be sent twice.
+    shown = one.status not in ("queued", "in_progress") or view.offset is not None
+    following = _next(result)
+    images, unsent = _images(result.steps) if shown and not view.offset else ([], "")
+    text = answer(
+        _head(result),
+        view.note,
+        _trouble(result),
+        piece.text if shown else "",
+        _cut_line(one.id, piece, detailed=view.detailed) if shown else "",
+        unsent,
+        "\n".join(line for line in (_figures(one), view.unread, f"Next: {_write(following)}") if line),
+    )
+    return ToolResult(text, _fields(result, piece if shown else None, following), images=images)
+
+
+def body(result: Result, *, detailed: bool = False) -> str:
+    """Return everything an offset counts in: the model's text, then the calls that wait for an answer."""
+    if detailed:
+        return render(result.steps, result.partial_text)
+    parts = [step.text for step in result.steps if step.type == "model_output"] + [result.partial_text]
+    if result.interaction.status == "requires_action" and result.waiting_for:
+        parts.append(_waiting(result.waiting_for))
+    return "\n\n".join(part for part in parts if part)
+
+
+def render(steps: list[Step], partial: str = "") -> str:
+    """Return every step as text: who said or did what."""
+    blocks = [_step(step) for step in steps]
+    if partial:
+        blocks.append(f"[model, still writing]\n{partial}")
+    return "\n\n".join(blocks)
+
+
+def _step(step: Step) -> str:
+    fields = step.body
+    match step.type:
+        case "user_input":
+            return f"[user]\n{_said(step)}"
+        case "model_output":
+            return f"[model]\n{_said(step)}"
+        case "thought":
+            return f"[thought]\n{step.text or '(the provider kept it to itself)'}"
+        case "function_call":
+            return f"[calls {fields.get('name')}, call_id={fields.get('id')}]\n{compact(fields.get('arguments'))}"
+        case "function_result":
+            kind = "error" if fields.get("is_error") else "result"
+            value = fields.get("result")
+            said = value if isinstance(value, str) else compact(value)
+            return f"[{kind} of {fields.get('name') or 'call'}, call_id={fields.get('call_id')}]\n{said}"
+        case _:
+            return f"[{step.type}]\n{compact(fields)}"
+
+
+def _said(step: Step) -> str:
+    parts: list[Json] = step.body.get("content") or []
+    return "\n".join(
+        part.get("text") or "" if part.get("type") == "text" else f"({part.get('type')}: {_where(part)})"
+        for part in parts
+    )
+
+
+def _where(part: Json) -> str:
+    size = f", {len(part['data']) * 3 // 4:,} bytes" if isinstance(part.get("data"), str) else ""
+    return f"{part.get('uri') or part.get('mime_type') or 'no type'}{size}"
+
+
+def _head(result: Result) -> str:
+    one = result.interaction
+    model = f" · model {one.model}" if one.model else ""
+    return f"{one.status} · interaction {one.id} · session {one.session_id}{model}"
+
+
+def _trouble(result: Result) -> str:
+    """One or two sentences where the status alone does not say what to make of it."""
+    one = result.interaction
+    so_far = f"{len(result.partial_text) + sum(len(s.text) for s in result.steps if s.type == 'model_output'):,}"
+    match one.status:
+        case "queued":
+            place = f" (number {result.queue_position} in line)" if result.queue_position else ""
+            return f"It waits for the turn before it{place} and starts by itself."
+        case "in_progress":
+            started = one.started_at or one.created_at
+            return f"Running for {span(time.time() - started)}, {so_far} characters so far. It runs on without you."
+        case "failed":
+            error = one.error or {}
+            sentence = f"{error.get('code', 'internal')}: {error.get('message', 'no reason was recorded')}"
+            return one_line(f"{sentence.rstrip('.')}. {error.get('repair') or ''}", 1000)
+        case "cancelled":
+            return "It was cancelled; what it had made is kept."
+        case "incomplete":
+            if one.finish_reason in ("length", "max_tokens", "MAX_TOKENS"):
+                return "The model stopped at its output limit: this is not the whole answer."
+            why = (one.error or {}).get("message") or f"finish reason {one.finish_reason or 'unknown'}"
+            return one_line(f"The answer is not complete: {why}.", 500)
+        case "budget_exceeded":
+            return "It stopped because its budget was used up; what it had made is kept."
+        case "completed" if not body(result):
+            return "The model ended its turn without any text."
+        case _:
+            return ""
+
+
+def _waiting(calls: list[Json]) -> str:
+    lines = [f"Waiting for {plural(len(calls), 'function result')}:"]
+    lines += [
+        f"- {one.get('name')}, call_id={compact(one.get('id'))}: {compact(one.get('arguments'))}" for one in calls
+    ]
+    return "\n".join(lines)
+
+
+def _cut_line(interaction_id: str, piece: Piece, *, detailed: bool) -> str:
+    if not piece.cut:
+        return "" if piece.text or not piece.start else f"[nothing after offset {piece.start:,}]"
+    rest = _rest(interaction_id, piece, detailed=detailed)
+    return f"[cut: {piece.more_tokens:,} more tokens; {call(rest['tool'], rest['arguments'])}]"
+
+
+def _rest(interaction_id: str, piece: Piece, *, detailed: bool) -> Json:
+    arguments: Json = {"interaction_id": interaction_id, "offset": piece.end}
+    if detailed:
+        arguments["response_format"] = "detailed"
+    return {"tool": "get_interaction", "arguments": arguments}
+
+
+def _figures(one: Interaction) -> str:
+    if not one.terminal and one.status != "requires_action":
+        return ""
+    line = usage_line(one.usage)
+    if one.finished_at is not None:
+        line += f" · {span(one.finished_at - (one.started_at or one.created_at))}"
+    return line
+
+
+def _next(result: Result) -> Json:
+    one = result.interaction
+    if one.status in ("queued", "in_progress"):
+        return {"tool": "get_interaction", "arguments": {"interaction_id": one.id, "wait_s": 30}}
+    if one.status == "requires_action":
+        results = [{"call_id": waiting.get("id"), "result": _INPUT} for waiting in result.waiting_for]
+        return {"tool": "respond", "arguments": {"interaction_id": one.id, "results": results}}
+    goes_on = "Go on." if one.status == "incomplete" else _INPUT
+    return {"tool": "send_turn", "arguments": {"session_id": one.session_id, "input": goes_on}}
+
+
+def _write(following: Json) -> str:
+    return call(following["tool"], following["arguments"])
+
+
+def _fields(result: Result, piece: Piece | None, following: Json) -> dict[str, Any]:
+    one = result.interaction
+    fields: dict[str, Any] = {"session_id": one.session_id, "interaction_id": one.id, "status": one.status}
+    if one.model:
+        fields["model"] = one.model
+    if one.usage is not None and one.usage.as_dict():
+        fields["usage"] = one.usage.as_dict()
+    if one.finished_at is not None:
+        fields["seconds"] = round(one.finished_at - (one.started_at or one.created_at), 2)
+    if one.status == "failed":
+        fields["error"] = (one.error or {}).get("code", "internal")
+    if result.waiting_for and one.status == "requires_action":
+        fields["calls"] = [{"call_id": c.get("id"), "name": c.get("name")} for c in result.waiting_for]
+    if result.replayed:
+        fields["replayed"] = True
+    if piece is not None:
+        fields["offset"], fields["next_offset"] = piece.start, piece.end if piece.cut else None
+        if piece.cut:
+            fields["more_tokens"] = piece.more_tokens
+    fields["next"] = following
+    return fields
+
+
+def _images(steps: list[Step]) -> tuple[list[Image], str]:
+    """Return the images the model made, and a line about those that are too large to send."""
+    images: list[Image] = []
+    used = unsent = 0
+    for step in steps:
+        for part in cast("list[Json]", step.body.get("content") or []) if step.type == "model_output" else []:
+            if part.get("type") != "image":
+                continue
+            data = part.get("data")
+            if not isinstance(data, str) or used + len(data) > MAX_IMAGE_CHARACTERS:
+                unsent += 1
+                continue
+            used += len(data)
+            images.append(Image(data, str(part.get("mime_type") or "image/png")))
+    return images, f"[{plural(unsent, 'image')} too large or not here to be shown]" if unsent else ""

@@ -1,0 +1,145 @@
+"""How sessions, their transcripts and what was found in them read."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Literal
+
+from interactd.nouns import Json, Session, Step
+from interactd.store.port import Hit, Receipt, Turn
+from interactd_tools.answers.interaction import render
+from interactd_tools.answers.text import call, compact, cut, one_line, plural, span, tokens, when
+
+Format = Literal["concise", "detailed"]
+_SAID = 240
+_EMBEDDED = "embedded/"
+
+
+def line(session: Session, *, unread: list[str] | None = None) -> str:
+    """Return one session of a list."""
+    now = time.time()
+    parts = [session.id]
+    if session.state != "active":
+        parts.append(session.state)
+    if session.title:
+        parts.append(compact(one_line(session.title, 80)))
+    parts += [
+        session.model or "no model",
+        plural(session.turns, "turn"),
+        f"active {span(now - session.updated_at)} ago",
+    ]
+    if session.state == "active" and session.expires_at is not None:
+        parts.append(f"expires in {span(session.expires_at - now)}")
+    if session.labels:
+        parts.append(one_line(compact(session.labels), 160))
+    text = "- " + " · ".join(parts)
+    if unread:
+        text += "\n  unread: " + ", ".join(unread)
+    return text
+
+
+def head(session: Session) -> str:
+    """Return the status line of a session."""
+    model = f" · model {session.model}" if session.model else ""
+    title = f" · {compact(one_line(session.title, 80))}" if session.title else ""
+    return f"{session.state} · session {session.id}{model}{title}"
+
+
+def lifetime(session: Session) -> str:
+    """Say how long the session is kept."""
+    if session.expires_at is None:
+        return "Kept until it is deleted."
+    ttl = f", {span(session.ttl_s)} after its last turn" if session.ttl_s else ""
+    return f"Kept until {when(session.expires_at)}{ttl}."
+
+
+def about_model(model: str | None) -> str:
+    """Warn where the model is only the offline fallback."""
+    if not (model or "").startswith(_EMBEDDED):
+        return ""
+    return (
+        "This is the small offline fallback model: expect simple answers. list_agents() shows what else is reachable."
+    )
+
+
+def fields(session: Session) -> Json:
+    """Return the small structured form."""
+    out: Json = {"session_id": session.id, "state": session.state, "turns": session.turns}
+    if session.model:
+        out["model"] = session.model
+    if session.expires_at is not None:
+        out["expires_at"] = round(session.expires_at)
+    if session.head:
+        out["last_interaction_id"] = session.head
+    return out
+
+
+def pages(turns: list[Turn], form: Format, max_tokens: int) -> tuple[list[str], int]:
+    """Return the blocks of as many of the newest turns as `max_tokens` holds, oldest first, and how many.
+
+    The newest one is always there, cut if it must be, with the call that reads on.
+    """
+    blocks: list[str] = []
+    left = max_tokens
+    for turn in reversed(turns):
+        block = _detailed(turn, left if not blocks else None) if form == "detailed" else _concise(turn)
+        cost = tokens(block)
+        if blocks and cost > left:
+            break
+        blocks.append(block)
+        left -= cost
+    return blocks[::-1], len(blocks)
+
+
+def _label(turn: Turn) -> str:
+    one = turn.interaction
+    return f"{one.id} · {one.status} · {when(one.created_at)}"
+
+
+def _concise(turn: Turn) -> str:
+    said = " ".join(step.text for step in turn.steps if step.type == "user_input")
+    answered = " ".join(step.text for step in turn.steps if step.type == "model_output")
+    calls = [step for step in turn.steps if step.type == "function_call"]
+    lines = [_label(turn), f"user: {one_line(said, _SAID) or _other(turn.steps, 'user_input')}"]
+    if calls:
+        lines.append(f"calls: {', '.join(str(step.body.get('name')) for step in calls)}")
+    if answered:
+        lines.append(f"model: {one_line(answered, _SAID)}")
+    elif turn.interaction.error:
+        lines.append(f"error: {one_line(str(turn.interaction.error.get('message')), _SAID)}")
+    return "\n".join(lines)
+
+
+def _other(steps: list[Step], kind: str) -> str:
+    contents: list[list[Json]] = [step.body.get("content") or [] for step in steps if step.type == kind]
+    parts = [part for content in contents for part in content]
+    return f"({', '.join(str(part.get('type')) for part in parts)})" if parts else "(nothing)"
+
+
+def _detailed(turn: Turn, max_tokens: int | None) -> str:
+    text = render(turn.steps)
+    if max_tokens is not None:
+        piece = cut(text, max_tokens)
+        if piece.cut:
+            arguments = {"interaction_id": turn.interaction.id, "offset": piece.end, "response_format": "detailed"}
+            text = f"{piece.text}\n\n[cut: {piece.more_tokens:,} more tokens; {call('get_interaction', arguments)}]"
+    return f"{_label(turn)}\n{text}"
+
+
+def hit(number: int, found: Hit) -> str:
+    """Return one search result."""
+    title = f" · {compact(one_line(found.session_title, 60))}" if found.session_title else ""
+    where = f"{number}. {found.session_id} · {found.interaction_id} · {found.type} · {when(found.created_at)}{title}"
+    return f"{where}\n   {one_line(found.snippet, 300)}"
+
+
+def removed(receipt: Receipt) -> str:
+    """Say what a delete took away and what it had to leave."""
+    counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in receipt.removed.items())
+    text = f"Removed: {counts or 'nothing but the session itself'}."
+    if receipt.kept:
+        ids: list[Any] = receipt.kept.get("sessions") or []
+        sessions = [str(one) for one in ids]
+        turns = plural(int(receipt.kept.get("interactions") or 0), "interaction")
+        text += f"\nKept, because a fork goes through them: {turns}, now in {', '.join(sessions) or 'the fork'}."
+    return text

@@ -1,0 +1,231 @@
+"""send_turn, get_interaction, respond, cancel_interaction."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from interactd.engine.port import Result
+from interactd.nouns import Json
+from interactd_tools.answers.interaction import View, show
+from interactd_tools.answers.text import plural
+from interactd_tools.arguments.content import Input
+from interactd_tools.arguments.fields import (
+    DEFAULT_TOKENS,
+    Arguments,
+    Generation,
+    InteractionId,
+    Key,
+    Line,
+    MaxTokens,
+    Offset,
+    OtherFunctions,
+    Prose,
+    SessionId,
+    Thinking,
+    WaitS,
+    generation_config,
+    wrong,
+)
+from interactd_tools.context import Annotations, CallContext, ToolResult
+from interactd_tools.keys import key_for
+from interactd_tools.registry import tool
+from interactd_tools.waiting import wait
+
+DEFAULT_WAIT_S = 30
+Background = Annotated[bool, Field(description="Return a handle at once.")]
+
+
+class SendTurn(Arguments):
+    session_id: SessionId
+    input: Input
+    wait_s: WaitS = DEFAULT_WAIT_S
+    background: Background = False
+    max_tokens: MaxTokens = DEFAULT_TOKENS
+    previous_interaction_id: (
+        Annotated[InteractionId, Field(description="Go on from this earlier turn instead of the last.")] | None
+    ) = None
+    model: Annotated[Line, Field(description="Another model, for this turn.")] | None = None
+    system_instruction: Annotated[Prose, Field(description="Replaces the session's, for this turn.")] | None = None
+    thinking_level: Thinking | None = None
+    generation_config: (
+        Annotated[
+            Generation,
+            Field(
+                description="As in create_session, for this turn.",
+                json_schema_extra={"x-published": {"type": "object"}},
+            ),
+        ]
+        | None
+    ) = None
+    tools: OtherFunctions | None = None
+    if_busy: Annotated[
+        Literal["conflict", "queue"], Field(description="While another turn runs: refuse, or wait in line.")
+    ] = "conflict"
+    idempotency_key: Key | None = None
+
+
+@tool(
+    SendTurn,
+    title="Send turn",
+    annotations=Annotations(read_only=False, destructive=False, idempotent=False, open_world=True),
+    example='send_turn(session_id="ses_...", input="...")',
+)
+async def send_turn(args: SendTurn, ctx: CallContext) -> ToolResult:
+    """Say something in a session and get the model's answer. Waits up to wait_s; a longer turn runs on, and you get
+    its interaction_id for get_interaction: do not send it again. If the model calls functions the status is
+    requires_action: run them and call respond. A long answer is cut and says how to read on."""
+    begun = time.monotonic()
+    result = await ctx.engine.send_turn(
+        args.session_id,
+        args.input,
+        previous_interaction_id=args.previous_interaction_id,
+        model=args.model,
+        system_instruction=args.system_instruction,
+        generation_config=generation_config(args.thinking_level, args.generation_config),
+        tools=args.tools,
+        background=args.background,
+        if_busy=args.if_busy,
+        idempotency_key=key_for(ctx, "send_turn", args, args.idempotency_key),
+        caller=ctx.caller,
+    )
+    return await _outcome(result, args.wait_s, args.max_tokens, ctx, begun, background=args.background)
+
+
+async def _outcome(
+    started: Result, wait_s: float, max_tokens: int, ctx: CallContext, begun: float, *, background: bool = False
+) -> ToolResult:
+    result = started if background else await wait(ctx, started.interaction.id, wait_s, begun=begun)
+    result.replayed = started.replayed
+    note = "This key was used before: here is that work, nothing new was started." if started.replayed else ""
+    answer = show(result, View(max_tokens, unread=await _unread(ctx, result), note=note))
+    answer.is_error = result.interaction.status == "failed"
+    return answer
+
+
+async def _unread(ctx: CallContext, result: Result) -> str:
+    """Return a line about results nobody has read, when the caller has time to read one."""
+    if not result.interaction.terminal:
+        return ""
+    page = await ctx.engine.list_sessions(unread=True, limit=5, caller=ctx.caller)
+    if not page.items:
+        return ""
+    count = f"more than {len(page.items)} sessions" if page.cursor else plural(len(page.items), "session")
+    return f"Unread background results in {count}: list_sessions(unread=true)"
+
+
+class GetInteraction(Arguments):
+    interaction_id: InteractionId
+    wait_s: WaitS = DEFAULT_WAIT_S
+    offset: Annotated[Offset, Field(description="Character to read on from, as a cut result says.")] | None = None
+    max_tokens: MaxTokens = DEFAULT_TOKENS
+    response_format: Annotated[
+        Literal["concise", "detailed"], Field(description="detailed: input, calls, results and thoughts too.")
+    ] = "concise"
+
+
+@tool(
+    GetInteraction,
+    title="Get interaction",
+    annotations=Annotations(read_only=True, destructive=False, idempotent=True, open_world=False),
+    example='get_interaction(interaction_id="int_...")',
+)
+async def get_interaction(args: GetInteraction, ctx: CallContext) -> ToolResult:
+    """Get the result of a turn by its interaction_id, waiting up to wait_s if it still runs, or read on in a long
+    answer with offset. Call it again while the status is queued or in_progress. Reading twice costs nothing."""
+    result = await wait(ctx, args.interaction_id, args.wait_s, begun=time.monotonic())
+    return show(result, View(args.max_tokens, args.offset, args.response_format == "detailed"))
+
+
+def _result(value: object) -> object:
+    """Return a function's result as steps hold it: an object, text, or a list of text and image contents."""
+    if value is None or isinstance(value, bool | int | float):
+        return json.dumps(value)
+    if isinstance(value, list):
+        parts = cast("list[Any]", value)
+        is_content = bool(parts) and all(
+            isinstance(part, dict) and cast("Json", part).get("type") in ("text", "image") for part in parts
+        )
+        return parts if is_content else {"result": parts}
+    return value
+
+
+class FunctionResult(Arguments):
+    """What one call gave."""
+
+    call_id: Annotated[str, Field(min_length=1, max_length=200)]
+    result: Annotated[
+        Any,
+        BeforeValidator(_result),
+        Field(
+            description="Text or JSON.", json_schema_extra={"schema": {"type": "string", "x-expected": "text or JSON"}}
+        ),
+    ]
+    is_error: Annotated[bool, Field(description="The function failed; result says why.")] = False
+
+
+def _each_once(results: list[FunctionResult]) -> list[FunctionResult]:
+    ids = [one.call_id for one in results]
+    if twice := next((one for one in ids if ids.count(one) > 1), None):
+        raise wrong(f"expected each call_id once, got {twice[:60]} twice")
+    return results
+
+
+class Respond(Arguments):
+    interaction_id: InteractionId
+    results: Annotated[
+        list[FunctionResult],
+        AfterValidator(_each_once),
+        Field(min_length=1, max_length=128, json_schema_extra={"x-expected": "a list of {call_id, result}"}),
+    ]
+    wait_s: WaitS = DEFAULT_WAIT_S
+    background: Background = False
+    max_tokens: MaxTokens = DEFAULT_TOKENS
+    idempotency_key: Key | None = None
+
+
+@tool(
+    Respond,
+    title="Answer function calls",
+    annotations=Annotations(read_only=False, destructive=False, idempotent=False, open_world=True),
+    example='respond(interaction_id="int_...", results=[{"call_id": "...", "result": "..."}])',
+)
+async def respond(args: Respond, ctx: CallContext) -> ToolResult:
+    """Give the results of the functions an interaction with status requires_action waits for, by call_id. When none
+    is missing the model goes on, and the answer comes as from send_turn."""
+    begun = time.monotonic()
+    result = await ctx.engine.respond(
+        args.interaction_id,
+        [_sent(one) for one in args.results],
+        idempotency_key=key_for(ctx, "respond", args, args.idempotency_key),
+        caller=ctx.caller,
+    )
+    return await _outcome(result, args.wait_s, args.max_tokens, ctx, begun, background=args.background)
+
+
+def _sent(one: FunctionResult) -> Json:
+    sent: Json = {"call_id": one.call_id, "result": one.result}
+    return {**sent, "is_error": True} if one.is_error else sent
+
+
+class CancelInteraction(Arguments):
+    interaction_id: InteractionId
+
+
+@tool(
+    CancelInteraction,
+    title="Cancel interaction",
+    annotations=Annotations(read_only=False, destructive=True, idempotent=True, open_world=False),
+    example='cancel_interaction(interaction_id="int_...")',
+)
+async def cancel_interaction(args: CancelInteraction, ctx: CallContext) -> ToolResult:
+    """Stop a turn that is queued, running or waiting for respond; the provider call ends at once and what it made is
+    kept. A finished turn stays as it is. The session can be used again right away."""
+    result = await ctx.engine.cancel(args.interaction_id, caller=ctx.caller)
+    return show(result, View(DEFAULT_TOKENS))
+
+
+TOOLS = (send_turn, get_interaction, respond, cancel_interaction)

@@ -1,0 +1,112 @@
+"""Waiting for an interaction inside the client's deadline, and telling it what comes meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from interactd.engine.port import Event, Result
+from interactd.errors import InteractdError
+from interactd.nouns import Json
+from interactd_tools.arguments.fields import MAX_WAIT_S
+from interactd_tools.context import CallContext, Progress
+from interactd_tools.deadlines import longest_wait
+
+TEXT_EVERY_S = 0.25
+STATUS_AFTER_S = 5.0
+_LAST_WORDS_S = 0.5
+
+log = logging.getLogger(__name__)
+
+
+async def wait(ctx: CallContext, interaction_id: str, wait_s: float, *, begun: float) -> Result:
+    """Wait until the interaction needs nobody's patience any more, or the time is up.
+
+    Args:
+        ctx: the call; its progress is fed while waiting.
+        interaction_id: whole.
+        wait_s: what the caller asked for; cut to what its client allows.
+        begun: `time.monotonic()` when the call came in: what was used since then is taken off.
+    """
+    allowed = longest_wait(ctx.client_name, ctx.deadline_s) - (time.monotonic() - begun)
+    timeout_s = max(0.0, min(wait_s, MAX_WAIT_S, allowed))
+    if ctx.progress is None or timeout_s == 0:
+        return await ctx.engine.wait(interaction_id, timeout_s, caller=ctx.caller)
+    async with _progress(ctx, ctx.progress, interaction_id) as telling:
+        result = await ctx.engine.wait(interaction_id, timeout_s, caller=ctx.caller)
+        if result.interaction.status not in ("queued", "in_progress"):
+            # The stream has ended too: let its last words out before the answer.
+            await asyncio.wait({telling}, timeout=_LAST_WORDS_S)
+    return result
+
+
+@asynccontextmanager
+async def _progress(ctx: CallContext, send: Progress, interaction_id: str) -> AsyncGenerator[asyncio.Task[None]]:
+    telling = asyncio.create_task(_tell(ctx, send, interaction_id), name=f"progress {interaction_id}")
+    try:
+        yield telling
+    finally:
+        telling.cancel()
+        await asyncio.wait({telling})
+
+
+async def _tell(ctx: CallContext, send: Progress, interaction_id: str) -> None:
+    teller = _Teller(send)
+    try:
+        async with asyncio.TaskGroup() as group:
+            clock = group.create_task(teller.clock())
+            async for event in ctx.engine.events(interaction_id):
+                teller.take(event)
+            clock.cancel()
+        await teller.flush()
+    except* InteractdError as errors:
+        # The wait beside this meets the same trouble and reports it.
+        log.debug("no progress for %s: %s", interaction_id, errors.exceptions[0])
+    except* Exception:
+        # The client's side of progress must never fail the call it is about.
+        log.warning("progress for %s stopped", interaction_id, exc_info=True)
+
+
+class _Teller:
+    """Gathers deltas and sends them at most four times a second; a status line after five silent seconds."""
+
+    def __init__(self, send: Progress) -> None:
+        self._send = send
+        self._begun = self._spoke = time.monotonic()
+        self._buffer: list[str] = []
+        self._characters = 0
+        self._status = "in_progress"
+        self._types: dict[int, str] = {}
+
+    def take(self, event: Event) -> None:
+        data = event.data
+        if event.type == "step.start":
+            step: Json = data.get("step") or {}
+            self._types[data.get("index", 0)] = step.get("type", "")
+        elif event.type == "step.delta":
+            delta: Json = data.get("delta") or {}
+            is_output = self._types.get(data.get("index", 0), "model_output") == "model_output"
+            if delta.get("type") == "text" and is_output and delta.get("text"):
+                self._buffer.append(delta["text"])
+                self._characters += len(delta["text"])
+        elif event.type == "interaction.status":
+            self._status = data.get("status") or self._status
+
+    async def clock(self) -> None:
+        while True:
+            await asyncio.sleep(TEXT_EVERY_S)
+            await self.flush()
+            now = time.monotonic()
+            if now - self._spoke >= STATUS_AFTER_S:
+                self._spoke = now
+                line = f"{self._status} {now - self._begun:.0f} s, {self._characters:,} characters so far"
+                await self._send(line, "status")
+
+    async def flush(self) -> None:
+        if self._buffer:
+            text, self._buffer = "".join(self._buffer), []
+            self._spoke = time.monotonic()
+            await self._send(text, "text")
