@@ -157,7 +157,7 @@ def _slash(
 def _explain(result: dict[str, Any], console: Console) -> None:
     """Say in one dim line what the turn cost, and in a clear one why it did not complete."""
     interaction = result["interaction"]
-    usage = interaction.get("usage") or {}
+    usage: dict[str, Any] = interaction.get("usage") or {}
     parts = [interaction["model"] or ""]
     if "total_input_tokens" in usage:
         parts.append(f"{usage['total_input_tokens']} tokens in, {usage.get('total_output_tokens', '?')} out")
@@ -165,7 +165,7 @@ def _explain(result: dict[str, Any], console: Console) -> None:
         parts.append(f"{interaction['duration_s']:.1f} s")
     console.print(f"[dim]{', '.join(part for part in parts if part)}[/]")
     if interaction["status"] != "completed":
-        error = interaction.get("error") or {}
+        error: dict[str, Any] = interaction.get("error") or {}
         console.print(
             f"[yellow]{interaction['status']}[/] {error.get('message', '')} {error.get('repair', '')}".rstrip()
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,10 +39,8 @@ class ControlClient:
             RemoteError: the daemon's own error.
             DaemonUnavailable: the connection broke.
         """
-        result = None
-        for _, result in self.stream(method, **params):
-            pass
-        return result
+        messages = list(self.stream(method, **params))
+        return messages[-1][1]
 
     def stream(self, method: str, **params: Any) -> Iterator[tuple[bool, Any]]:
         """Call; yield `(False, event)` for each event and at last `(True, result)`.
@@ -94,7 +92,7 @@ def _gone() -> DaemonUnavailable:
 
 
 @contextmanager
-def connected(paths: Paths, *, start: bool = True) -> Iterator[ControlClient]:
+def connected(paths: Paths, *, start: bool = True) -> Generator[ControlClient]:
     """Connect to the daemon, starting it if there is none (unless `start=False`).
 
     Raises:

@@ -21,6 +21,7 @@ from typing import Any
 import anyio
 from mcp.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
+from mcp_types import ProgressNotification
 from rich.console import Console
 
 from interactd import __version__, paths
@@ -42,11 +43,12 @@ class Demo:
 
     async def on_message(self, message: Any) -> None:
         """Print streamed text as it arrives; status lines are for hosts with a progress row."""
-        params = getattr(message, "params", None)
-        meta = getattr(params, "meta", None) or {}
-        if getattr(message, "method", "") == "notifications/progress" and meta.get("interactd/kind") == "text":
-            self.streamed.append(params.message or "")
-            self.console.print(params.message or "", end="", style="green", markup=False, highlight=False)
+        if not isinstance(message, ProgressNotification):
+            return
+        text = message.params.message or ""
+        if (message.params.meta or {}).get("interactd/kind") == "text":
+            self.streamed.append(text)
+            self.console.print(text, end="", style="green", markup=False, highlight=False)
 
     async def call(self, tool: str, **arguments: Any) -> tuple[str, dict[str, Any], float]:
         """Call a tool; returns its text, its structured fields, and the seconds it took."""
@@ -77,7 +79,7 @@ class Demo:
             shown, fields, more = await self.call("get_interaction", interaction_id=fields["interaction_id"], wait_s=45)
             seconds += more
         self.console.print()
-        usage = fields.get("usage") or {}
+        usage: dict[str, Any] = fields.get("usage") or {}
         answer = "".join(self.streamed) or shown
         self.fact("id", fields.get("interaction_id"))
         self.fact(
@@ -175,9 +177,9 @@ def run(model: str = "embedded") -> int:
         _stop(home)
     shutil.rmtree(home, ignore_errors=True)
     console.print(
-        "\n[bold green]Done.[/] Give it to your host: the README has the lines for Claude, Cursor, VS Code and others;\n"
-        "or talk to it here: [bold]interactd chat[/]. The embedded model is an offline fallback: with a key or a\n"
-        "local server (`interactd models` shows what is reachable) the same session runs on a real one."
+        "\n[bold green]Done.[/] Give it to your host: the README has the lines for Claude, Cursor, VS Code and\n"
+        "others; or talk to it here: [bold]interactd chat[/]. The embedded model is an offline fallback: with a key\n"
+        "or a local server (`interactd models` shows what is reachable) the same session runs on a real one."
     )
     return 0
 

@@ -19,7 +19,8 @@ from interactd.errors import InteractdError, InvalidArgument
 
 def list_sessions(args: argparse.Namespace) -> int:
     labels: dict[str, str] = {}
-    for item in args.label or []:
+    given: list[str] = args.label or []
+    for item in given:
         name, equals, value = item.partition("=")
         if not equals:
             raise InvalidArgument(f"--label: expected KEY=VALUE, got {item!r}")
@@ -129,9 +130,8 @@ def delete(args: argparse.Namespace) -> int:
             receipts.append(receipt)
             if not args.json:
                 removed = ", ".join(f"{count} {name}" for name, count in receipt["removed"].items() if count)
-                print(
-                    f"{receipt['session_id']}: deleted for good ({removed or 'was gone already'}); receipt {receipt['id']}"
-                )
+                print(f"{receipt['session_id']}: deleted for good ({removed or 'was gone already'})")
+                print(f"  receipt {receipt['id']}")
                 if receipt.get("kept"):
                     kept = receipt["kept"]
                     print(f"  {kept['interactions']} turns live on in the fork {', '.join(kept['sessions'])}")
@@ -184,13 +184,14 @@ def _describe(step: dict[str, Any]) -> tuple[str, str, str]:
         return "call", f"{step.get('name')}({step.get('arguments')})", "blue"
     if kind == "function_result":
         result = step.get("result")
-        return "result", _text(result) if isinstance(result, list) else str(result), "blue"
+        return "result", str(result), "blue"
     return kind, str({name: value for name, value in step.items() if name != "type"}), "blue"
 
 
-def _text(content: Any) -> str:
-    parts = content or []
-    return "\n".join(part.get("text") if part.get("type") == "text" else f"[{part.get('type')}]" for part in parts)
+def _text(content: list[dict[str, Any]] | None) -> str:
+    return "\n".join(
+        str(part.get("text")) if part.get("type") == "text" else f"[{part.get('type')}]" for part in content or []
+    )
 
 
 def _marked(snippet: str) -> Text:

@@ -1,0 +1,117 @@
+"""`interactd doctor`: look at everything a session needs, say what is wrong and what to do about it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from rich.console import Console
+
+from interactd import __version__, paths
+from interactd.cli.client import connected
+from interactd.cli.main import print_json
+from interactd.errors import InteractdError
+
+Verdict = Literal["ok", "note", "bad"]
+MARKS: dict[Verdict, str] = {"ok": "[green]ok[/]  ", "note": "[yellow]note[/]", "bad": "[red]bad[/] "}
+LOW_DISK = 1_000_000_000
+
+
+@dataclass(slots=True)
+class Finding:
+    """One check: what was looked at, how it is, and what to do if it is not well."""
+
+    name: str
+    verdict: Verdict
+    found: str
+    fix: str | None = None
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Print all findings; exit code 1 when something is bad."""
+    findings: list[Finding] = []
+    console = Console(highlight=False)
+    for check in (_python, _sqlite, _folders, _config, _daemon):
+        for finding in _guarded(check):
+            findings.append(finding)
+            if not args.json:
+                console.print(f"{MARKS[finding.verdict]}  {finding.name:<10} ", end="")
+                console.print(finding.found, markup=False, soft_wrap=True)
+                if finding.fix:
+                    console.print(f"                  -> {finding.fix}", markup=False, style="bold", soft_wrap=True)
+    if args.json:
+        print_json({"version": __version__, "findings": [asdict(finding) for finding in findings]})
+    return 1 if any(finding.verdict == "bad" for finding in findings) else 0
+
+
+def _guarded(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    name = check.__name__.removeprefix("_")
+    try:
+        yield from check()
+    except InteractdError as error:
+        yield Finding(name, "bad", f"{error.as_dict()['code']}: {error.message}", error.repair)
+    except OSError as error:
+        yield Finding(name, "bad", str(error), "Check the permissions of that place, or set INTERACTD_HOME to another.")
+
+
+def _python() -> Iterator[Finding]:
+    yield Finding("interactd", "ok", f"{__version__}, Python {platform.python_version()} at {sys.executable}")
+
+
+def _sqlite() -> Iterator[Finding]:
+    connection = sqlite3.connect(":memory:")
+    try:
+        options = {row[0] for row in connection.execute("PRAGMA compile_options")}
+        connection.execute("CREATE VIRTUAL TABLE t USING fts5(x)")
+    except sqlite3.OperationalError:
+        yield Finding("sqlite", "bad", f"{sqlite3.sqlite_version} has no FTS5", "Use a Python with a full SQLite.")
+        return
+    finally:
+        connection.close()
+    threads = "" if "THREADSAFE=0" not in options else ", not thread safe"
+    yield Finding("sqlite", "bad" if threads else "ok", f"{sqlite3.sqlite_version} with full-text search{threads}")
+
+
+def _folders() -> Iterator[Finding]:
+    found = paths.find().make()
+    for name, folder in (("data", found.data), ("state", found.state), ("config", found.config)):
+        if not os.access(folder, os.W_OK):
+            yield Finding(name, "bad", f"{folder} cannot be written", "Fix its owner, or set INTERACTD_HOME.")
+        else:
+            yield Finding(name, "ok", str(folder))
+    free = shutil.disk_usage(found.data).free
+    verdict: Verdict = "note" if free < LOW_DISK else "ok"
+    fix = "Make room: new work is refused when the disk is full." if verdict == "note" else None
+    yield Finding("disk", verdict, f"{free / 1e9:.1f} GB free", fix)
+
+
+def _config() -> Iterator[Finding]:
+    from interactd import config
+
+    where = paths.find().config_file
+    config.load(paths.find())
+    yield Finding("config", "ok", f"{where}" if where.exists() else f"none, defaults are used ({where})")
+
+
+def _daemon() -> Iterator[Finding]:
+    with connected(paths.find()) as client:
+        status = client.call("status")
+        yield Finding(
+            "daemon", "ok", f"pid {status['pid']}, version {status['version']}, {status['store']['sessions']} sessions"
+        )
+        models = client.call("models")
+        usable = [model for model in models if model["available"]]
+        for model in models:
+            verdict: Verdict = "ok" if model["available"] else "note"
+            yield Finding("model", verdict, f"{model['id']}: {model['detail']}")
+        if usable:
+            yield Finding("auto", "ok", status["auto"])
+        else:
+            yield Finding("auto", "bad", status["auto"], "interactd setup fetches the embedded model (491 MB).")
