@@ -1,0 +1,1 @@
+"""What may enter the engine: every argument is checked here, before anything is written."""

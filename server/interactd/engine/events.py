@@ -1,0 +1,153 @@
+"""The event hub: one channel per live interaction, fed by its run, read by any number of subscribers.
+
+The runner never waits for a reader. A channel is one log shared by all; a reader is a position in it. While nobody
+has read the newest delta, further text is added to it instead of making a new event, so that a slow or absent reader
+costs the text and nothing more, and a late one gets what was so far in few, large pieces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+from interactd.engine.port import Event
+from interactd.nouns import Interaction, Json, Step
+
+
+@dataclass(slots=True)
+class _Entry:
+    type: str
+    data: Json
+    texts: list[str] = field(default_factory=list[str])
+    """For a delta: the pieces of its text, joined when read."""
+    kind: str = ""
+
+
+class Channel:
+    """The live events of one interaction. `ended` is set when its run is over, whatever the outcome."""
+
+    def __init__(self, interaction_id: str) -> None:
+        self.interaction_id = interaction_id
+        self.ended = asyncio.Event()
+        self._log: list[_Entry] = []
+        self._read = 0
+        self._readers: set[asyncio.Event] = set()
+
+    def status(self, interaction: Interaction) -> None:
+        """Publish `interaction.status`."""
+        self._add(_Entry("interaction.status", status_data(interaction)))
+
+    def start(self, index: int, type_: str, head: Json) -> None:
+        """Publish `step.start`."""
+        self._add(_Entry("step.start", {"index": index, "step": {"type": type_, **head}}))
+
+    def delta(self, index: int, kind: str, text: str) -> None:
+        """Publish `step.delta`, or add to the last one when nobody has read it yet."""
+        if len(self._log) > self._read:
+            last = self._log[-1]
+            if last.kind == kind and last.data["index"] == index:
+                last.texts.append(text)
+                return
+        self._add(_Entry("step.delta", {"index": index}, [text], kind))
+
+    def stop(self, index: int, step: Step) -> None:
+        """Publish `step.stop`, with the whole step."""
+        self._add(_Entry("step.stop", {"index": index, "step": step.as_dict()}))
+
+    def replay(self, steps: Sequence[Step], first: int = 0) -> int:
+        """Publish steps that are finished; returns the next index. Input of the user's is no event."""
+        for step in steps:
+            if step.type == "user_input":
+                continue
+            self.start(first, step.type, head_of(step))
+            if step.text:
+                self.delta(first, "thought_summary" if step.type == "thought" else "text", step.text)
+            self.stop(first, step)
+            first += 1
+        return first
+
+    def end(self) -> None:
+        """No more events. Readers get what is left and stop."""
+        self.ended.set()
+        self._wake()
+
+    async def read(self, after: int = 0) -> AsyncIterator[Event]:
+        """Events with a `seq` above `after`, until the channel ends."""
+        wake = asyncio.Event()
+        self._readers.add(wake)
+        position = max(0, after)
+        try:
+            while True:
+                wake.clear()
+                over = self.ended.is_set()
+                while position < len(self._log):
+                    entry = self._log[position]
+                    position += 1
+                    self._read = max(self._read, position)
+                    yield Event(position, entry.type, _payload(entry, self.interaction_id))
+                if over:
+                    return
+                await wake.wait()
+        finally:
+            self._readers.discard(wake)
+
+    def _add(self, entry: _Entry) -> None:
+        self._log.append(entry)
+        self._wake()
+
+    def _wake(self) -> None:
+        for reader in self._readers:
+            reader.set()
+
+
+class Hub:
+    """All channels. One is opened when an interaction is accepted or taken up again, and closed when its run ends."""
+
+    def __init__(self) -> None:
+        self._channels: dict[str, Channel] = {}
+
+    def open(self, interaction_id: str) -> Channel:
+        """The interaction's channel, made if there is none."""
+        return self._channels.setdefault(interaction_id, Channel(interaction_id))
+
+    def get(self, interaction_id: str) -> Channel | None:
+        return self._channels.get(interaction_id)
+
+    def close(self, channel: Channel) -> None:
+        """End the channel and forget it; its readers still get what it has."""
+        channel.end()
+        if self._channels.get(channel.interaction_id) is channel:
+            del self._channels[channel.interaction_id]
+
+    def close_all(self) -> None:
+        for channel in list(self._channels.values()):
+            self.close(channel)
+
+
+def status_data(interaction: Interaction) -> Json:
+    """What `interaction.status` says."""
+    data: Json = {"interaction_id": interaction.id, "status": interaction.status}
+    if interaction.usage is not None:
+        data["usage"] = interaction.usage.as_dict()
+    if interaction.error is not None:
+        data["error"] = interaction.error
+    return data
+
+
+def head_of(step: Step) -> Json:
+    """What `step.start` tells of a step: everything but the text that comes as deltas."""
+    return {name: value for name, value in step.body.items() if name not in ("content", "summary")}
+
+
+def _payload(entry: _Entry, interaction_id: str) -> Json:
+    data: Json = {"event_type": entry.type, "interaction_id": interaction_id, **entry.data}
+    if entry.type == "step.delta":
+        text = "".join(entry.texts)
+        if entry.kind == "thought_summary":
+            data["delta"] = {"type": "thought_summary", "content": {"type": "text", "text": text}}
+        elif entry.kind == "arguments":
+            data["delta"] = {"type": "arguments_delta", "arguments": text}
+        else:
+            data["delta"] = {"type": "text", "text": text}
+    return data

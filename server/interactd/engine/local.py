@@ -1,0 +1,273 @@
+"""The engine of one daemon: `engine.port.Engine` over a store and a catalog in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Literal
+
+from interactd.engine import respond, sessions, turns, waiting
+from interactd.engine.cancel import cancel
+from interactd.engine.checks.arguments import check_limit
+from interactd.engine.checks.text import check_text
+from interactd.engine.core import Core
+from interactd.engine.port import Event, Result
+from interactd.engine.queue import Queue
+from interactd.engine.recovery import adopt
+from interactd.engine.settings import EngineSettings
+from interactd.engine.sweeper import sweep_for_ever
+from interactd.models.port import Catalog, ModelInfo
+from interactd.nouns import LOCAL, Caller, GenerationConfig, Json, Session
+from interactd.store.port import Page, Receipt, Store, Turn
+
+_LAST_WRITES_S = 5.0
+
+
+class LocalEngine:
+    """See `interactd.engine.port.Engine` for what each method promises.
+
+    Args:
+        store: opened by `start`, closed by `aclose`.
+        catalog: closed by `aclose`.
+        settings: limits and patience.
+        clock: seconds since the epoch; tests give their own.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        catalog: Catalog,
+        settings: EngineSettings | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._core = Core(store, catalog, settings or EngineSettings(), clock)
+        self._queue = Queue(self._core)
+        self._sweeper: asyncio.Task[None] | None = None
+        self._started_at = clock()
+
+    # -- life ------------------------------------------------------------------------------------------------
+    async def start(self) -> None:
+        await self._core.store.open()
+        self._started_at = self._core.clock()
+        await adopt(self._core, self._queue, died=True)
+        self._sweeper = asyncio.create_task(sweep_for_ever(self._core, self._queue), name="sweeper")
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Take no more work; let running model calls finish for `timeout_s`, then stop those that are left.
+
+        What is stopped stays in progress in the store, and the next daemon makes its model call again. Turns that
+        wait stay queued there.
+        """
+        self._core.handing_over = True
+        loop = asyncio.get_running_loop()
+        end = loop.time() + max(0.0, timeout_s)
+        for run in self._queue.runs:
+            if run.draft is None:
+                run.stop("hand_over")
+        while self._queue.running and (left := end - loop.time()) > 0:
+            pending = [asyncio.create_task(run.done.wait()) for run in self._queue.runs]
+            await asyncio.wait(pending, timeout=left)
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+            await asyncio.sleep(0)
+        for run in self._queue.runs:
+            run.stop("hand_over")
+        done = await self._queue.settled(_LAST_WRITES_S)
+        # Who still follows a turn gets a handle now; the turn goes on in the next daemon.
+        self._core.hub.close_all()
+        return done
+
+    async def aclose(self) -> None:
+        """Stop everything, as `drain(0)` does, and close the catalog and the store. Idempotent."""
+        await self.drain(0)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._sweeper
+            self._sweeper = None
+        await self._core.finished(_LAST_WRITES_S)
+        await self._core.catalog.aclose()
+        await self._core.store.aclose()
+
+    @property
+    def busy(self) -> int:
+        return self._queue.running + self._queue.queued
+
+    # -- sessions --------------------------------------------------------------------------------------------
+    async def create_session(
+        self,
+        *,
+        model: str | None = None,
+        system_instruction: str | None = None,
+        generation_config: GenerationConfig | None = None,
+        tools: list[Json] | None = None,
+        ttl_s: float | None = None,
+        title: str | None = None,
+        labels: dict[str, str] | None = None,
+        idempotency_key: str | None = None,
+        caller: Caller = LOCAL,
+    ) -> Session:
+        return await sessions.create(
+            self._core,
+            model=model,
+            system_instruction=system_instruction,
+            generation_config=generation_config,
+            tools=tools,
+            ttl_s=ttl_s,
+            title=title,
+            labels=labels,
+            idempotency_key=idempotency_key,
+            caller=caller,
+        )
+
+    async def get_session(self, session_id: str, *, caller: Caller = LOCAL) -> Session:
+        return await self._core.session(session_id, caller)
+
+    async def list_sessions(
+        self,
+        *,
+        state: Literal["active", "expired", "all"] = "active",
+        labels: dict[str, str] | None = None,
+        unread: bool = False,
+        limit: int = 20,
+        cursor: str | None = None,
+        caller: Caller = LOCAL,
+    ) -> Page:
+        return await sessions.listing(
+            self._core, state=state, labels=labels, unread=unread, limit=limit, cursor=cursor, caller=caller
+        )
+
+    async def fork_session(
+        self,
+        session_id: str,
+        *,
+        at: str | None = None,
+        title: str | None = None,
+        model: str | None = None,
+        ttl_s: float | None = None,
+        idempotency_key: str | None = None,
+        caller: Caller = LOCAL,
+    ) -> Session:
+        return await sessions.fork(
+            self._core,
+            session_id,
+            at=at,
+            title=title,
+            model=model,
+            ttl_s=ttl_s,
+            idempotency_key=idempotency_key,
+            caller=caller,
+        )
+
+    async def delete_session(self, session_id: str, *, caller: Caller = LOCAL) -> Receipt:
+        return await self._core.finish(sessions.delete(self._core, self._queue, session_id, caller=caller))
+
+    async def transcript(
+        self, session_id: str, *, limit: int = 10, before: str | None = None, caller: Caller = LOCAL
+    ) -> tuple[Session, list[Turn]]:
+        session = await self._core.session(session_id, caller)
+        check_limit(limit, 200)
+        if before is not None:
+            before = (await self._core.in_tree(session, await self._core.interaction_id(before, "before"))).id
+        if session.head is None:
+            return session, []
+        return session, await self._core.store.path(session.head, limit=limit, before=before)
+
+    # -- turns -----------------------------------------------------------------------------------------------
+    async def send_turn(
+        self,
+        session_id: str,
+        content: str | list[Json],
+        *,
+        previous_interaction_id: str | None = None,
+        model: str | None = None,
+        system_instruction: str | None = None,
+        generation_config: GenerationConfig | None = None,
+        tools: list[Json] | None = None,
+        background: bool = False,
+        if_busy: Literal["conflict", "queue"] = "conflict",
+        idempotency_key: str | None = None,
+        caller: Caller = LOCAL,
+    ) -> Result:
+        return await turns.send(
+            self._core,
+            self._queue,
+            session_id,
+            content,
+            previous_interaction_id=previous_interaction_id,
+            model=model,
+            system_instruction=system_instruction,
+            generation_config=generation_config,
+            tools=tools,
+            background=background,
+            if_busy=if_busy,
+            idempotency_key=idempotency_key,
+            caller=caller,
+        )
+
+    async def wait(self, interaction_id: str, timeout_s: float, *, caller: Caller = LOCAL) -> Result:
+        return await waiting.wait(self._core, self._queue, interaction_id, timeout_s, caller)
+
+    def events(self, interaction_id: str, *, after: int = 0) -> AsyncIterator[Event]:
+        return waiting.follow(self._core, interaction_id, after)
+
+    async def respond(
+        self,
+        interaction_id: str,
+        results: list[Json],
+        *,
+        idempotency_key: str | None = None,
+        caller: Caller = LOCAL,
+    ) -> Result:
+        return await respond.respond(
+            self._core, self._queue, interaction_id, results, idempotency_key=idempotency_key, caller=caller
+        )
+
+    async def cancel(self, interaction_id: str, *, caller: Caller = LOCAL) -> Result:
+        interaction, session = await self._core.interaction(interaction_id, caller)
+        if not interaction.terminal:
+            await self._core.finish(cancel(self._core, self._queue, interaction))
+            interaction, session = await self._core.interaction(interaction.id, caller)
+        return await waiting.read(self._core, self._queue, interaction, session)
+
+    async def get_interaction(self, interaction_id: str, *, caller: Caller = LOCAL) -> Result:
+        interaction, session = await self._core.interaction(interaction_id, caller)
+        return await waiting.read(self._core, self._queue, interaction, session)
+
+    # -- looking around --------------------------------------------------------------------------------------
+    async def search(
+        self,
+        query: str,
+        *,
+        session_id: str | None = None,
+        limit: int = 10,
+        cursor: str | None = None,
+        caller: Caller = LOCAL,
+    ) -> Page:
+        check_text("query", query, max_bytes=10_000, empty=False)
+        if cursor is not None:
+            check_text("cursor", cursor, max_bytes=1_000)
+        within = None if session_id is None else (await self._core.session(session_id, caller)).id
+        return await self._core.store.search(
+            query, owner=caller.owner, session_id=within, limit=check_limit(limit, 100), cursor=cursor
+        )
+
+    async def models(self, *, refresh: bool = False, caller: Caller = LOCAL) -> list[ModelInfo]:
+        return await self._core.catalog.list(connection=caller.connection, refresh=refresh)
+
+    async def status(self, *, caller: Caller = LOCAL) -> Json:
+        core = self._core
+        return {
+            "version": core.settings.version,
+            "uptime_s": max(0.0, core.clock() - self._started_at),
+            "busy": self.busy,
+            "queued": self._queue.queued,
+            "unread": await core.store.count_unread(owner=caller.owner),
+            "store": await core.store.stats(),
+            "auto": await core.catalog.explain_auto(connection=caller.connection),
+            "home": core.settings.home,
+        }

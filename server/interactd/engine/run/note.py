@@ -1,0 +1,60 @@
+"""The note that is kept with an open interaction: what is about to be done, and what a next runner must know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from interactd.nouns import Json, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Journalled before each model call; the next daemon reads it after a crash."""
+
+    call: int = 1
+    """Number of the model call in this run, from 1."""
+    connection: str | None = None
+    """Whose keys to use. An id only; what the connection's environment holds is never written."""
+    deaths: int = 0
+    """Attempts at this call that ended with the daemon's death."""
+    bad_calls: int = 0
+    """Rounds in a row in which the model called functions that do not exist."""
+    usage: Usage | None = None
+    """What earlier model calls of this run used; the outcome adds it up."""
+    handed_over: bool = False
+    """The last runner left on purpose: that was no death."""
+    waiting: bool = False
+    """The runner was not yet at the model: its end was no attempt's."""
+
+    def as_dict(self) -> Json:
+        note: Json = {"call": "model", "n": self.call}
+        for name in ("connection", "deaths", "bad_calls", "handed_over", "waiting"):
+            if value := getattr(self, name):
+                note[name] = value
+        if self.usage is not None:
+            note["usage"] = self.usage.as_dict()
+        return note
+
+    @classmethod
+    def read(cls, note: Json | None) -> Note:
+        """Read what `as_dict` wrote; without a note it is the first call of a first attempt."""
+        if note is None:
+            return cls()
+        return cls(
+            call=note.get("n", 1),
+            connection=note.get("connection"),
+            deaths=note.get("deaths", 0),
+            bad_calls=note.get("bad_calls", 0),
+            usage=Usage.from_dict(note["usage"]) if "usage" in note else None,
+            handed_over=note.get("handed_over", False),
+            waiting=note.get("waiting", False),
+        )
+
+    def after_death(self) -> Note:
+        """The note for the next attempt, when the daemon was found dead at this one."""
+        died = not (self.handed_over or self.waiting)
+        return replace(self, deaths=self.deaths + died, handed_over=False, waiting=False)
+
+    def next_call(self, usage: Usage | None, *, bad: bool) -> Note:
+        """The note for the next model call of the same run."""
+        return replace(self, call=self.call + 1, deaths=0, usage=usage, bad_calls=self.bad_calls + 1 if bad else 0)

@@ -1,0 +1,318 @@
+"""One attempt at an interaction, from its claim to its outcome.
+
+Only waiting and reading are ever interrupted: `stop` cancels a scope that holds the wait for a slot, for a key and the
+model call. Writes happen outside of it, so that the journal says what the runner did whatever comes in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, Literal, cast
+
+import anyio
+
+from interactd.engine.core import Core
+from interactd.engine.run.draft import Draft
+from interactd.engine.run.history import tools_of
+from interactd.engine.run.note import Note
+from interactd.engine.run.outcome import Verdict, judge, unanswered
+from interactd.errors import (
+    ContextOverflow,
+    Fenced,
+    InteractdError,
+    MissingKey,
+    StorageError,
+    StorageFull,
+    StreamTruncated,
+)
+from interactd.models.port import Finished, Model
+from interactd.nouns import Interaction, Json, Session, Status, Step, Usage
+
+log = logging.getLogger(__name__)
+
+Stop = Literal["cancel", "hand_over"]
+
+
+class Run:
+    """A claimed interaction being run. `done` is set when the runner has written its last."""
+
+    def __init__(
+        self,
+        core: Core,
+        interaction: Interaction,
+        session: Session,
+        own: Sequence[Step],
+        note: Note,
+        model: Model | None,
+        slots: asyncio.Semaphore,
+    ) -> None:
+        self.interaction = interaction
+        self.done = asyncio.Event()
+        self.draft: Draft | None = None
+        self._core = core
+        self._session = session
+        self._own = list(own)
+        self._note = note
+        self._model = model
+        self._slots = slots
+        self._stop: Stop | None = None
+        self._scope: anyio.CancelScope | None = None
+        self.channel = core.hub.open(interaction.id)
+
+    @property
+    def connection(self) -> str | None:
+        return self._note.connection
+
+    def stop(self, why: Stop) -> None:
+        """Stop the model call and go: settle as cancelled, or leave the rest to the next daemon. Returns at once."""
+        if self._stop is None or why == "cancel":
+            self._stop = why
+        if self._scope is not None:
+            self._scope.cancel()
+
+    async def go(self) -> None:
+        """Run to the end. Raises nothing but cancellation; what goes wrong is the interaction's outcome."""
+        try:
+            try:
+                await self._go()
+            except asyncio.CancelledError:
+                raise
+            except (Fenced, StorageError, StorageFull):
+                raise
+            except InteractdError as error:
+                await self._fail(error.as_dict())
+            except Exception:
+                log.exception("run of %s failed", self.interaction.id)
+                await self._fail(
+                    {
+                        "code": "internal",
+                        "message": "Something went wrong inside interactd; the log has the details.",
+                        "repair": "Send the turn again. If it fails again, report it with the daemon's log.",
+                    }
+                )
+        except Fenced:
+            # Somebody else has settled it or runs it now; whatever is written is theirs.
+            log.info("run of %s was fenced", self.interaction.id)
+        except InteractdError as error:
+            # The disk refused the outcome for too long. The interaction stays in progress in the journal, and the
+            # sweeper takes it up again.
+            log.error("the outcome of %s cannot be written: %s", self.interaction.id, error)
+        finally:
+            self.done.set()
+
+    async def _go(self) -> None:
+        self.channel.status(self.interaction)
+        index = self.channel.replay(self._own)
+        if waiting := unanswered(self._own):
+            # A crash between the claim and the answers of `respond`: the caller still has to give them.
+            log.info("%s still waits for %d function results", self.interaction.id, len(waiting))
+            await self._settle("requires_action", ())
+            return
+        if self._slots.locked():
+            await self._write_note(replace(self._note, waiting=True))
+        with self._interruptible() as scope:
+            await self._slots.acquire()
+        if scope.cancelled_caught:
+            await self._stopped()
+            return
+        try:
+            if self._note.waiting:
+                await self._write_note(replace(self._note, waiting=False))
+            while await self._call(index):
+                index = sum(step.type != "user_input" for step in self._own)
+        finally:
+            self._slots.release()
+
+    async def _call(self, index: int) -> bool:
+        """Make one model call and write what came of it. True when another one must follow."""
+        self.draft = draft = Draft(self.channel, index, self._core.settings.max_output_bytes)
+        failure: InteractdError | None = None
+        with self._interruptible() as scope:
+            try:
+                await self._ask(draft)
+            except InteractdError as error:
+                failure = error
+        if scope.cancelled_caught or (self._stop and draft.finished is None and failure is None):
+            await self._stopped()
+            return False
+        if failure is not None:
+            await self._fail(failure.as_dict())
+            return False
+        finished = draft.finished
+        if finished is None:
+            await self._outgrown()
+            return False
+        usage = _plus(self._note.usage, finished.usage)
+        verdict = self._judge(draft, finished)
+        if verdict.status is None and self._note.bad_calls + 1 < self._core.settings.bad_call_limit:
+            await self._go_on(verdict, usage)
+            return True
+        if verdict.status is None:
+            verdict = replace(verdict, status="failed", error=_bad_calls(verdict, self._note.bad_calls + 1))
+        await self._settle(
+            cast("Status", verdict.status),
+            verdict.steps,
+            usage=usage,
+            error=verdict.error,
+            finish_reason=verdict.finish_reason,
+        )
+        return False
+
+    async def _ask(self, draft: Draft) -> None:
+        """Stream one model call into the draft; once more with half the history if it was too long."""
+        model = self._model = self._model or await self._resolve()
+        shrink = 1.0
+        while True:
+            request = await self._core.history.request(model, self._session, self.interaction, self._own, shrink=shrink)
+            try:
+                async with aclosing(cast("Any", model.stream(request))) as events:
+                    async for event in events:
+                        draft.feed(event)
+                        if draft.overflowed:
+                            return
+            except ContextOverflow:
+                if draft.produced or shrink < 1 or self.interaction.previous_interaction_id is None:
+                    raise
+                shrink = 0.5
+                continue
+            if draft.finished is None:
+                raise StreamTruncated(
+                    "The model's stream ended before it said that it was done.",
+                    repair="Send the turn again; what came is kept.",
+                )
+            self._core.history.learn(model, request, draft.finished.usage and draft.finished.usage.input)
+            return
+
+    async def _resolve(self) -> Model:
+        """Find the model again after a restart. Its key may still be on the way: hosts connect after we start."""
+        name = self.interaction.model or self._session.model or "auto"
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._core.settings.resume_key_wait_s
+        pause = 0.05
+        while True:
+            try:
+                return await self._core.catalog.resolve(name, connection=self._note.connection)
+            except MissingKey as error:
+                if loop.time() + pause > end:
+                    raise MissingKey(
+                        f"{error.message} No host connected again in time to bring it.",
+                        repair="Open the host that has the key, or configure one, and send the turn again.",
+                        **error.fields,
+                    ) from error
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, 1.0)
+
+    def _judge(self, draft: Draft, finished: Finished) -> Verdict:
+        config = self.interaction.generation_config
+        answered = any(step.type == "function_result" for step in self._own)
+        return judge(
+            draft.partial(),
+            finished,
+            tools=[str(tool["name"]) for tool in tools_of(self._session, self.interaction)],
+            must_call=config.tool_choice == "any" and not answered,
+            call_ids=[str(step.body.get("id")) for step in self._own if step.type == "function_call"],
+        )
+
+    async def _go_on(self, verdict: Verdict, usage: Usage | None) -> None:
+        note = self._note.next_call(usage, bad=bool(verdict.bad_calls))
+        written = await self._core.store.append(
+            self.interaction.id, self.interaction.epoch, verdict.steps, pending=note.as_dict()
+        )
+        self.draft = None
+        self._note = note
+        self._own += written
+        first = sum(step.type != "user_input" for step in self._own) - len(written)
+        results = [step for step in written if step.type == "function_result"]
+        self.channel.replay(results, first + len(written) - len(results))
+
+    async def _stopped(self) -> None:
+        if self._stop == "hand_over":
+            await self._write_note(replace(self._note, handed_over=True))
+            return
+        await self._settle("cancelled", self.draft.partial() if self.draft else (), usage=self._note.usage)
+
+    async def _outgrown(self) -> None:
+        limit = self._core.settings.max_output_bytes
+        error: Json = {
+            "code": "output_too_large",
+            "message": f"The model was stopped after {limit:,} bytes of output.",
+            "repair": "Ask for less at a time, or set max_output_tokens.",
+        }
+        steps = self.draft.partial() if self.draft else ()
+        await self._settle("incomplete", steps, usage=self._note.usage, error=error, finish_reason="length")
+
+    async def _fail(self, error: Json) -> None:
+        steps = self.draft.partial() if self.draft else ()
+        await self._settle("failed", steps, usage=self._note.usage, error=error)
+
+    async def _write_note(self, note: Note) -> None:
+        await self._core.store.append(self.interaction.id, self.interaction.epoch, (), pending=note.as_dict())
+        self._note = note
+
+    async def _settle(
+        self,
+        status: Status,
+        steps: Sequence[Step],
+        *,
+        usage: Usage | None = None,
+        error: Json | None = None,
+        finish_reason: str | None = None,
+    ) -> None:
+        """Write the outcome; while the disk refuses it, hold it for a bounded time and try again."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._core.settings.journal_patience_s
+        pause = 0.1
+        while True:
+            try:
+                settled = await self._core.store.settle(
+                    self.interaction.id,
+                    self.interaction.epoch,
+                    status,
+                    steps=steps,
+                    usage=usage,
+                    error=error,
+                    finish_reason=finish_reason,
+                    now=self._core.clock(),
+                )
+                break
+            except (StorageFull, StorageError) as refused:
+                if loop.time() + pause > end:
+                    raise
+                log.warning("%s: %s; trying again", self.interaction.id, refused)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 5.0)
+        self.interaction = settled
+        self.channel.status(settled)
+        await self._keep_alive(settled)
+
+    async def _keep_alive(self, settled: Interaction) -> None:
+        """A run that took long must not find its session expired before anybody read the answer."""
+        session = self._session
+        if session.ttl_s is None:
+            return
+        now = self._core.clock()
+        if now - settled.created_at > session.ttl_s / 2:
+            await self._core.store.set_expiry(session.id, session.ttl_s, now + session.ttl_s)
+
+    def _interruptible(self) -> anyio.CancelScope:
+        self._scope = scope = anyio.CancelScope()
+        if self._stop is not None:
+            scope.cancel()
+        return scope
+
+
+def _plus(a: Usage | None, b: Usage | None) -> Usage | None:
+    return b if a is None else a if b is None else a.plus(b)
+
+
+def _bad_calls(verdict: Verdict, rounds: int) -> Json:
+    names = ", ".join(dict.fromkeys(verdict.bad_calls))
+    return {
+        "code": "bad_tool_calls",
+        "message": f"In {rounds} answers in a row the model called functions that cannot be answered: {names}.",
+        "repair": "Declare those functions in tools, or use a model that is better at calling functions.",
+    }

@@ -1,0 +1,37 @@
+"""What can be set about the engine. Times are seconds, sizes bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """Limits and patience; the defaults suit one person's machine."""
+
+    version: str = "0"
+    home: str | None = None
+    """Shown by `status()`, nothing else."""
+    default_ttl_s: float = 24 * 3600
+    max_running: int = 256
+    """Interactions that may be at a model at once, over all sessions; the others wait in order of arrival."""
+    max_open: int = 20_000
+    """Interactions that may run or wait at once, over all sessions; more are refused."""
+    max_queued: int = 100
+    """Turns that may wait in one session."""
+    max_input_bytes: int = 8 * 1024 * 1024
+    max_output_bytes: int = 8 * 1024 * 1024
+    """What one model call may produce before it is stopped as running away."""
+    default_window: int = 128_000
+    """Tokens assumed for a model whose context window nobody knows."""
+    crash_limit: int = 3
+    """Attempts that may each end with the daemon's death before the interaction is given up as `crashed`."""
+    bad_call_limit: int = 3
+    """Rounds in which a model may call functions that do not exist before the interaction fails."""
+    resume_key_wait_s: float = 60
+    """How long a resumed interaction waits for a host to connect again and bring its API key."""
+    sweep_every_s: float = 60
+    journal_patience_s: float = 30
+    """How long the outcome of a model call is held in memory while the disk refuses it."""
+    cancel_patience_s: float = 5
+    """How long a cancel waits for the provider's connection to close before it settles without it."""

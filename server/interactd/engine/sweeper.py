@@ -1,0 +1,40 @@
+"""Once a minute and at the start: remove what expired, and take up what was left lying."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from interactd.engine.core import Core
+from interactd.engine.queue import Queue
+from interactd.engine.recovery import adopt
+from interactd.errors import InteractdError
+
+log = logging.getLogger(__name__)
+
+_BATCH = 100
+
+
+async def sweep(core: Core) -> int:
+    """Remove every expired session in which nothing runs; returns how many."""
+    removed = 0
+    while True:
+        receipts = await core.store.sweep(core.clock(), limit=_BATCH)
+        removed += len(receipts)
+        for receipt in receipts:
+            core.history.forget(receipt.session_id)
+        if len(receipts) < _BATCH:
+            return removed
+
+
+async def sweep_for_ever(core: Core, queue: Queue) -> None:
+    """The engine's own task; ends when it is cancelled."""
+    while True:
+        try:
+            if removed := await sweep(core):
+                log.info("removed %d expired sessions", removed)
+            await adopt(core, queue, died=False)
+        except InteractdError as error:
+            # A full disk today is no reason not to look again in a minute.
+            log.warning("sweep failed: %s", error)
+        await asyncio.sleep(core.settings.sweep_every_s)

@@ -1,0 +1,89 @@
+"""How an interaction looks now, waiting for it to end, and following it live."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from interactd.engine.core import Core
+from interactd.engine.events import Channel
+from interactd.engine.port import Event, Result
+from interactd.engine.queue import Queue
+from interactd.engine.run.outcome import unanswered
+from interactd.nouns import Caller, Interaction, Session
+
+_RUNS = ("queued", "in_progress")
+_POLL_S = 0.25
+
+
+async def result_of(
+    core: Core, queue: Queue, interaction: Interaction, session: Session | None = None, *, replayed: bool = False
+) -> Result:
+    """Return the interaction with its steps and its place, all of one moment."""
+    session = session or await core.store.get_session(interaction.session_id)
+    steps = await core.store.get_steps(interaction.id)
+    for _ in range(3):
+        if interaction.terminal:
+            break
+        now = await core.store.get_interaction(interaction.id)
+        if (now.status, now.epoch) == (interaction.status, interaction.epoch):
+            break
+        # It moved on between the two reads: its steps belong to another status than its row.
+        interaction, steps = now, await core.store.get_steps(interaction.id)
+    run = queue.run_of(interaction.id) if interaction.status == "in_progress" else None
+    return Result(
+        session=session,
+        interaction=interaction,
+        steps=steps,
+        partial_text=run.draft.text() if run and run.draft else "",
+        queue_position=queue.position(interaction),
+        waiting_for=[step.body for step in unanswered(steps)] if interaction.status == "requires_action" else [],
+        replayed=replayed,
+    )
+
+
+async def wait(core: Core, queue: Queue, interaction_id: str, timeout_s: float, caller: Caller) -> Result:
+    """See `Engine.wait`."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + max(0.0, timeout_s)
+    interaction, session = await core.interaction(interaction_id, caller)
+    while interaction.status in _RUNS and (left := end - loop.time()) > 0 and not core.handing_over:
+        channel = core.hub.get(interaction.id)
+        try:
+            async with asyncio.timeout(left):
+                if channel is not None:
+                    await channel.ended.wait()
+                else:
+                    # Nobody here runs it just now (it is being taken up, or handed over): look again soon.
+                    await asyncio.sleep(_POLL_S)
+        except TimeoutError:
+            pass
+        interaction, session = await core.interaction(interaction.id, caller)
+    return await read(core, queue, interaction, session)
+
+
+async def read(core: Core, queue: Queue, interaction: Interaction, session: Session) -> Result:
+    """Return the interaction for a caller; a finished one counts as read from now on."""
+    result = await result_of(core, queue, interaction, session)
+    seen = result.interaction
+    if seen.terminal and seen.read_at is None:
+        now = core.clock()
+        await core.store.mark_read(seen.id, now)
+        seen.read_at = now
+    return result
+
+
+async def follow(core: Core, interaction_id: str, after: int) -> AsyncIterator[Event]:
+    """See `Engine.events`."""
+    whole = await core.interaction_id(interaction_id)
+    channel = core.hub.get(whole)
+    interaction = await core.store.get_interaction(whole)
+    if channel is None and interaction.status in _RUNS:
+        channel = core.hub.open(whole)
+    if channel is None:
+        channel = Channel(whole)
+        channel.replay(await core.store.get_steps(whole))
+        channel.status(interaction)
+        channel.end()
+    async for event in channel.read(after):
+        yield event
