@@ -14,6 +14,7 @@ from interactd.config.schema import (
     Limits,
     Provider,
     Serve,
+    check_base_url,
 )
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Provider",
     "Serve",
     "allowed_env",
+    "check_base_url",
     "load",
     "parse",
 ]

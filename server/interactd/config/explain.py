@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from pydantic import BaseModel
 
@@ -123,4 +123,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     """The section's model inside an annotation such as `dict[str, Provider]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next((found for part in get_args(annotation) if (found := _model_in(part)) is not None), None)
+    return next(
+        (found for part in cast("tuple[Any, ...]", get_args(annotation)) if (found := _model_in(part)) is not None),
+        None,
+    )

@@ -17,7 +17,7 @@ RESERVED: Final = ("auto", "embedded")
 KEY_HEADERS: Final = frozenset({"authorization", "x-api-key", "x-goog-api-key", "api-key", "proxy-authorization"})
 
 
-def _base_url(text: str) -> str:
+def check_base_url(text: str) -> str:
     """Check an address of a provider. The message never repeats it: a person may have put a key into it."""
     example = "such as https://api.example.com/v1"
     if any(ord(c) < 33 or ord(c) == 127 for c in text):
@@ -64,7 +64,7 @@ def _one_line(text: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_one_line)]
-Url = Annotated[str, AfterValidator(_base_url)]
+Url = Annotated[str, AfterValidator(check_base_url)]
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
 
 
