@@ -9,15 +9,15 @@ from collections.abc import AsyncIterator, Callable
 from typing import Literal
 
 from interactd.engine import respond, sessions, turns, waiting
-from interactd.engine.cancel import cancel
 from interactd.engine.checks.arguments import check_limit
 from interactd.engine.checks.text import check_text
 from interactd.engine.core import Core
+from interactd.engine.dispatch.cancel import cancel
+from interactd.engine.dispatch.queue import Queue
+from interactd.engine.dispatch.recovery import adopt
+from interactd.engine.dispatch.sweeper import sweep_for_ever
 from interactd.engine.port import Event, Result
-from interactd.engine.queue import Queue
-from interactd.engine.recovery import adopt
 from interactd.engine.settings import EngineSettings
-from interactd.engine.sweeper import sweep_for_ever
 from interactd.models.port import Catalog, ModelInfo
 from interactd.nouns import LOCAL, Caller, GenerationConfig, Json, Session
 from interactd.store.port import Page, Receipt, Store, Turn

@@ -8,8 +8,8 @@ from interactd.engine.checks.arguments import check_key
 from interactd.engine.checks.content import check_content
 from interactd.engine.checks.text import check_json, check_text, kind_of
 from interactd.engine.core import Core
+from interactd.engine.dispatch.queue import Queue
 from interactd.engine.port import Result
-from interactd.engine.queue import Queue
 from interactd.engine.run.note import Note
 from interactd.engine.run.outcome import unanswered
 from interactd.engine.run.tokens import estimate_json

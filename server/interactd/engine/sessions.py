@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-from interactd.engine.cancel import cancel_open
 from interactd.engine.checks.arguments import (
     MAX_INSTRUCTION,
     MAX_TITLE,
@@ -17,7 +16,8 @@ from interactd.engine.checks.arguments import (
 )
 from interactd.engine.checks.text import check_text
 from interactd.engine.core import Core
-from interactd.engine.queue import Queue
+from interactd.engine.dispatch.cancel import cancel_open
+from interactd.engine.dispatch.queue import Queue
 from interactd.errors import Conflict, InteractdError, InvalidArgument
 from interactd.ids import new_id
 from interactd.nouns import OPEN, Caller, GenerationConfig, Json, Session

@@ -9,8 +9,8 @@ from interactd.engine.checks.arguments import MAX_INSTRUCTION, check_config, che
 from interactd.engine.checks.content import check_content
 from interactd.engine.checks.text import check_text
 from interactd.engine.core import Core
+from interactd.engine.dispatch.queue import Queue
 from interactd.engine.port import Result
-from interactd.engine.queue import Queue
 from interactd.engine.run.note import Note
 from interactd.engine.waiting import result_of
 from interactd.errors import Conflict, InteractdError, InvalidArgument, Overloaded

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from interactd.engine.core import Core
+from interactd.engine.dispatch.queue import Queue
 from interactd.engine.events import Channel
 from interactd.engine.port import Event, Result
-from interactd.engine.queue import Queue
 from interactd.engine.run.outcome import unanswered
 from interactd.nouns import Caller, Interaction, Session
 

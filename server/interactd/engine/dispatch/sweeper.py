@@ -6,8 +6,8 @@ import asyncio
 import logging
 
 from interactd.engine.core import Core
-from interactd.engine.queue import Queue
-from interactd.engine.recovery import adopt
+from interactd.engine.dispatch.queue import Queue
+from interactd.engine.dispatch.recovery import adopt
 from interactd.errors import InteractdError
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from interactd.engine.core import Core
-from interactd.engine.queue import Queue
+from interactd.engine.dispatch.queue import Queue
 from interactd.engine.run.note import Note
 from interactd.errors import InteractdError
 from interactd.nouns import Interaction

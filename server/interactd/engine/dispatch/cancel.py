@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from interactd.engine.core import Core
-from interactd.engine.queue import Queue
+from interactd.engine.dispatch.queue import Queue
 from interactd.errors import Fenced
 from interactd.nouns import Interaction
 

@@ -1,0 +1,1 @@
+"""Who runs when: the line, cancelling, taking up what was left, sweeping."""
