@@ -46,7 +46,7 @@ class Serving(Protocol):
     """An HTTP face that listens."""
 
     def as_dict(self) -> Json:
-        """Where it listens: `{"host", "port", "url", "sse_url", "token_required"}`."""
+        """Where it listens: `{"host", "port", "url_mcp", "url_sse", "token"}`; the last is whether it asks for one."""
         ...
 
     async def aclose(self) -> None: ...
@@ -60,7 +60,7 @@ class ServeHttp(Protocol):
         host: str | None = None,
         port: int | None = None,
         *,
-        require_token: bool = True,
+        token: bool = True,
         allowed_hosts: list[str] | None = None,
         allowed_origins: list[str] | None = None,
         toolsets: list[str] | None = None,
@@ -87,6 +87,8 @@ class Control:
             client=f"interactd/{hello.get('version', '?')}",
             cwd=hello.get("cwd"),
         )
+        self.opened: list[Serving] = []
+        """HTTP faces that this connection opened; they end with it."""
         self._lines = LineReader(reader, MAX_LINE)
         self._writer = writer
         self._writing = asyncio.Lock()
@@ -108,7 +110,7 @@ class Control:
         finally:
             for task in list(tasks):
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, *(face.aclose() for face in self.opened), return_exceptions=True)
 
     async def _next(self) -> Json | None:
         """Return the next request; what is not one is refused here."""
@@ -206,15 +208,11 @@ async def _stop(control: Control, params: Json, _: Emit) -> Json:
     return {"stopping": True, **bound}
 
 
-async def _serve(control: Control, params: Json, emit: Emit) -> Any:
-    """Listen for as long as the control connection lives; the one event says where."""
-    bound = arguments_of(ServeHttp.__call__).bind(params)
-    face = await control.serve_http(**bound)
-    try:
-        await emit({"type": "listening", "data": face.as_dict()})
-        await asyncio.get_running_loop().create_future()
-    finally:
-        await face.aclose()
+async def _serve(control: Control, params: Json, _: Emit) -> Json:
+    """Listen for as long as the control connection lives."""
+    face = await control.serve_http(**arguments_of(ServeHttp.__call__).bind(params))
+    control.opened.append(face)
+    return face.as_dict()
 
 
 METHODS: dict[str, Method] = {

@@ -148,7 +148,8 @@ def jsonable(value: Any) -> Any:
     """Return the dictionary form of any of our nouns, or of a list of them; plain JSON passes through."""
     if isinstance(value, (list, tuple)):
         return [jsonable(item) for item in cast(list[Any], value)]
-    form = _FORMS.get(type(value))
+    kind: type[object] = value.__class__
+    form = _FORMS.get(kind)
     return value if form is None else form(value)
 
 
@@ -156,7 +157,7 @@ def _set(**fields: Any) -> Json:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-_FORMS: dict[type, Any] = {
+_FORMS: dict[type[object], Any] = {
     Session: session,
     Interaction: interaction,
     Step: step,

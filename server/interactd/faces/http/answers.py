@@ -1,0 +1,41 @@
+"""Plain JSON answers of the ASGI layers, and the types they speak."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+from interactd.nouns import Json
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """Return the first header of that (lower-case) name."""
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), None)
+
+
+async def answer(send: Send, status: int, body: Json | list[Any] | None, headers: Headers = ()) -> None:
+    """Send a whole JSON response; `None` is an empty one."""
+    data = b"" if body is None else json.dumps(body).encode()
+    base = [(b"content-length", str(len(data)).encode()), (b"cache-control", b"no-store")]
+    if body is not None:
+        base.append((b"content-type", b"application/json"))
+    await send({"type": "http.response.start", "status": status, "headers": [*base, *headers]})
+    await send({"type": "http.response.body", "body": data})
+
+
+async def refuse(
+    send: Send, status: int, code: str, message: str, repair: str | None = None, headers: Headers = ()
+) -> None:
+    """Send `{"error": {code, message, repair}}`."""
+    error: Json = {"code": code, "message": message}
+    if repair:
+        error["repair"] = repair
+    await answer(send, status, {"error": error}, headers)

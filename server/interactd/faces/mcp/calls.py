@@ -1,0 +1,141 @@
+"""tools/list and tools/call: from the wire to `interactd_tools` and back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+import mcp_types as types
+from mcp.server.context import ServerRequestContext
+from mcp_types.version import is_version_at_least
+
+from interactd.engine.port import Engine
+from interactd.errors import InteractdError, Overloaded
+from interactd.faces.arguments import closest
+from interactd.faces.failures import internal, sentence
+from interactd.faces.mcp.connections import caller_of, client_name, peer_of
+from interactd.faces.mcp.peer import Peer
+from interactd.nouns import Json
+from interactd_tools.context import CallContext, Progress, ProgressKind, Tool, ToolResult
+
+Context = ServerRequestContext[Any, Any]
+
+HANG_S = 300.0
+"""No tool waits this long by itself; one that does is broken, and its client must not be left waiting."""
+RICH_RESULTS = "2025-06-18"
+"""Structured content and resource links came with this version; older clients may refuse a block they do not know."""
+KIND_KEY = "interactd/kind"
+
+
+class ToolSet(Protocol):
+    """What `interactd_tools` offers; the tests bring small ones of their own."""
+
+    def select(self, toolsets: Iterable[str] = ()) -> list[Tool]: ...
+
+    async def call(
+        self, name: str, arguments: Mapping[str, Any] | None, ctx: CallContext, *, toolsets: Iterable[str] = ()
+    ) -> ToolResult: ...
+
+
+class Calls:
+    """The tools of one server object."""
+
+    def __init__(self, engine: Engine, tools: ToolSet) -> None:
+        self._engine = engine
+        self._tools = tools
+        self._selected: dict[tuple[str, ...], dict[str, Tool]] = {}
+
+    def schema(self, name: str) -> Json | None:
+        """The input schema of a tool of the default set, for the SDK's header checks."""
+        tool = self._select(()).get(name)
+        return tool.input_schema if tool else None
+
+    def _select(self, toolsets: tuple[str, ...]) -> dict[str, Tool]:
+        found = self._selected.get(toolsets)
+        if found is None:
+            found = {tool.name: tool for tool in self._tools.select(toolsets)}
+            # Any text can stand in a URL; only a name that exists is kept, so this cannot grow.
+            self._selected[toolsets] = found
+        return found
+
+    async def list_tools(self, ctx: Context, params: types.PaginatedRequestParams | None) -> Any:
+        """All tools of the connection's sets, on one page, in a fixed order."""
+        return {"tools": [tool.as_dict() for tool in self._select(peer_of(ctx).toolsets).values()]}
+
+    async def call_tool(self, ctx: Context, params: types.CallToolRequestParams) -> Any:
+        """Call a tool; whatever goes wrong is an `isError` result with a sentence that helps."""
+        peer = peer_of(ctx)
+        tools = self._select(peer.toolsets)
+        if params.name not in tools:
+            hint = closest(params.name, tools) or "."
+            return _error(f"not_found: there is no tool {params.name[:80]!r}{hint} The tools are: {', '.join(tools)}.")
+        if not await peer.admit():
+            refusal = Overloaded(
+                f"{peer.max_calls} calls of this connection are running already; this one was not started",
+                repair="Wait until some of them are answered, then call again.",
+            )
+            return _error(sentence(refusal))
+        try:
+            result = await self._call(ctx, params, peer)
+        finally:
+            peer.leave()
+        return _shape(result, ctx.protocol_version)
+
+    async def _call(self, ctx: Context, params: types.CallToolRequestParams, peer: Peer) -> ToolResult:
+        try:
+            async with asyncio.timeout(HANG_S):
+                return await self._tools.call(
+                    params.name, params.arguments or {}, self._context(ctx, peer), toolsets=peer.toolsets
+                )
+        except InteractdError as error:
+            return ToolResult(sentence(error), is_error=True)
+        except Exception as error:  # noqa: BLE001 - the top level of a call: the client must get an answer
+            return ToolResult(sentence(internal(error, f"tool {params.name}")), is_error=True)
+
+    def _context(self, ctx: Context, peer: Peer) -> CallContext:
+        return CallContext(
+            engine=self._engine,
+            caller=caller_of(ctx),
+            request_id=peer.distinct(ctx.request_id),
+            progress=_progress(ctx),
+            client_name=client_name(ctx),
+        )
+
+
+def _progress(ctx: Context) -> Progress | None:
+    token = (ctx.meta or {}).get("progress_token")
+    if token is None:
+        return None
+    count = 0
+
+    async def send(message: str, kind: ProgressKind) -> None:
+        nonlocal count
+        count += 1
+        note = types.ProgressNotification(
+            params=types.ProgressNotificationParams(
+                progress_token=token, progress=count, message=message, _meta={KIND_KEY: kind}
+            )
+        )
+        await ctx.session.send_notification(note, related_request_id=ctx.request_id)
+
+    return send
+
+
+def _shape(result: ToolResult, version: str) -> Json:
+    content: list[Json] = [{"type": "text", "text": result.text}]
+    content.extend({"type": "image", "data": image.data, "mimeType": image.mime_type} for image in result.images)
+    shaped: Json = {"content": content, "isError": result.is_error}
+    if result.meta:
+        shaped["_meta"] = result.meta
+    if is_version_at_least(version, RICH_RESULTS):
+        for link in result.links:
+            block = {"type": "resource_link", "uri": link.uri, "name": link.name, "mimeType": link.mime_type}
+            content.append(block if link.description is None else {**block, "description": link.description})
+        if result.structured is not None:
+            shaped["structuredContent"] = result.structured
+    return shaped
+
+
+def _error(text: str) -> Json:
+    return {"content": [{"type": "text", "text": text}], "isError": True}

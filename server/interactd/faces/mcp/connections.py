@@ -1,0 +1,57 @@
+"""From a request's context to the peer it came from, whatever the transport."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mcp.server.context import ServerRequestContext
+from starlette.requests import Request
+
+from interactd.faces.mcp.eras import connection_of
+from interactd.faces.mcp.peer import Peer
+from interactd.nouns import Caller
+
+_KEY = "interactd.peer"
+
+
+def peer_of(ctx: ServerRequestContext[Any, Any]) -> Peer:
+    """Return the peer of a request.
+
+    A stream has one for as long as it lives. A Streamable HTTP session gets its own at its first request; a request of
+    the 2026 era stands alone and gets one without a connection id, because its request id says nothing.
+    """
+    if isinstance(ctx.lifespan_context, Peer):
+        return ctx.lifespan_context
+    connection = connection_of(ctx)
+    peer = connection.state.get(_KEY)
+    if not isinstance(peer, Peer):
+        number = connection.session_id
+        peer = Peer("http", f"con_http_{number}" if number else None, toolsets=toolsets_of(ctx.request))
+        connection.state[_KEY] = peer
+    return peer
+
+
+def toolsets_of(request: Any) -> tuple[str, ...]:
+    """Read `?toolsets=a,b` of the URL a client was configured with."""
+    if not isinstance(request, Request):
+        return ()
+    return split_toolsets(request.query_params.get("toolsets", ""))
+
+
+def split_toolsets(text: str) -> tuple[str, ...]:
+    """Return the names of a comma-separated list, sorted, each once."""
+    return tuple(sorted({name.strip() for name in text.split(",") if name.strip()}))
+
+
+def client_name(ctx: ServerRequestContext[Any, Any]) -> str | None:
+    """`clientInfo.name` of the handshake or the envelope."""
+    params = ctx.session.client_params
+    return params.client_info.name if params else None
+
+
+def caller_of(ctx: ServerRequestContext[Any, Any]) -> Caller:
+    """Return who calls: the connection, and the client's name and version as sessions note it."""
+    peer = peer_of(ctx)
+    params = ctx.session.client_params
+    client = f"{params.client_info.name}/{params.client_info.version}"[:200] if params else None
+    return Caller(connection=peer.connection, client=client, cwd=peer.cwd)

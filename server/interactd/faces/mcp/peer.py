@@ -1,0 +1,89 @@
+"""Who is at the other end of a connection: what its calls are made for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Literal
+
+from interactd.ids import new_ulid
+
+Transport = Literal["stdio", "sse", "http"]
+MAX_CALLS = 256
+"""Tool calls of one connection that run at once, unless the configuration says otherwise (`limits.calls`)."""
+QUEUE_S = 5.0
+"""How long a call beyond them waits for its turn before it is refused: a burst of quick calls is served whole."""
+MAX_QUEUED = 20_000
+_REMEMBERED = 2_000
+
+
+@dataclass(slots=True)
+class Peer:
+    """One connection.
+
+    `connection` is the id under which its environment's keys are kept and its idempotency keys are made; `None`
+    where request ids say nothing (one HTTP request of the 2026 era).
+    """
+
+    transport: Transport
+    connection: str | None = None
+    cwd: str | None = None
+    toolsets: tuple[str, ...] = ()
+    max_calls: int = MAX_CALLS
+    _running: int = 0
+    _queue: deque[asyncio.Future[None]] = field(default_factory=deque[asyncio.Future[None]])
+    _uses: dict[str, int] = field(default_factory=dict[str, int])
+
+    async def admit(self) -> bool:
+        """Wait for a place among the calls that run; False when there was none in time. Pair True with `leave`."""
+        if self._running < self.max_calls:
+            self._running += 1
+            return True
+        while self._queue and self._queue[0].done():
+            self._queue.popleft()
+        if len(self._queue) >= MAX_QUEUED:
+            return False
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append(turn)
+        try:
+            async with asyncio.timeout(QUEUE_S):
+                await turn
+        except TimeoutError:
+            # The place may have come in the very moment the waiting ended. One that did not is cancelled, and skipped.
+            return not turn.cancelled()
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.leave()
+            raise
+        return True
+
+    def leave(self) -> None:
+        """Give the place up, to the one that has waited longest."""
+        while self._queue:
+            turn = self._queue.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._running -= 1
+
+    def distinct(self, request_id: str | int | None) -> str | None:
+        """Return a name for this request that no other request of the connection has.
+
+        Idempotency keys are made of it. The protocol forbids a client to use an id twice, but simple ones send
+        `1` every time, and their second turn must not pass for a repetition of the first. A repetition that the
+        shim makes after a crash comes over a new connection, where it is the first of its id again.
+        """
+        if request_id is None or self.connection is None:
+            return None
+        name = f'"{request_id}"' if isinstance(request_id, str) else str(request_id)
+        uses = self._uses.pop(name, 0) + 1
+        if len(self._uses) >= _REMEMBERED:
+            self._uses.pop(next(iter(self._uses)))
+        self._uses[name] = uses
+        return name if uses == 1 else f"{name}#{uses}"
+
+
+def new_connection(kind: Transport) -> str:
+    """Return a fresh connection id for a transport that has none of its own."""
+    return f"con_{kind}_{new_ulid()}"

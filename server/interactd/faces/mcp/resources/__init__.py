@@ -1,0 +1,1 @@
+"""Sessions and interactions as MCP resources: listing, reading, watching, completing their ids."""
