@@ -15,7 +15,7 @@ from interactd.errors import InteractdError, InvalidArgument
 from interactd_tools import history, machine, sessions, turns
 from interactd_tools.answers.failure import failure, unknown_tool
 from interactd_tools.context import CallContext, Tool, ToolResult
-from interactd_tools.deadlines import longest_wait
+from interactd_tools.deadlines import last_moment
 from interactd_tools.hosts import fit
 from interactd_tools.registry import Bound
 
@@ -31,7 +31,6 @@ TOOLS: dict[str, Tool] = {name: bound.tool for name, bound in _BOUND.items()}
 """Every tool by name, in the order in which they are listed."""
 
 _CORE = "core"
-_GRACE_S = 1.0
 
 
 def select(toolsets: Iterable[str] = ()) -> list[Tool]:
@@ -72,7 +71,7 @@ async def _call(name: str, arguments: object, ctx: CallContext, toolsets: Iterab
     bound = _BOUND[name]
     try:
         # Waits are bounded where they are made; this holds the deadline should anything else stall.
-        async with asyncio.timeout(longest_wait(ctx.client_name, ctx.deadline_s) + _GRACE_S):
+        async with asyncio.timeout(last_moment(ctx.client_name, ctx.deadline_s)):
             return await bound.run(arguments, ctx)
     except InteractdError as error:
         return failure(name, error)

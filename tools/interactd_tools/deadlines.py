@@ -54,6 +54,12 @@ def longest_wait(client_name: str | None, deadline_s: float | None = None) -> fl
     return max(0.0, limit - min(MARGIN_S, limit / 4))
 
 
+def last_moment(client_name: str | None, deadline_s: float | None = None) -> float:
+    """Return the seconds after which an answer, whatever it says, must be on its way; arguments as above."""
+    limit = min(deadline_for(client_name), DEFAULT_S if deadline_s is None else deadline_s)
+    return (limit + longest_wait(client_name, deadline_s)) / 2
+
+
 def forget() -> None:
     """Forget what was learned."""
     _limits.clear()

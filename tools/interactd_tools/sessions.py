@@ -107,14 +107,17 @@ async def list_sessions(args: ListSessions, ctx: CallContext) -> ToolResult:
     )
     sessions: list[Session] = page.items
     waiting = {one.id: await _unread(one, ctx) for one in sessions} if args.unread else {}
-    found = plural(len(sessions), "session") + (
-        " with unread results" if args.unread else f", {args.state}" * (args.state != "all")
-    )
+    kind = "" if args.state == "all" else f"{args.state} "
+    found = plural(len(sessions), f"{kind}session") + (" with unread results" if args.unread else "")
     if not sessions:
-        following = "create_session()" if not args.labels else 'list_sessions(state="all")'
+        narrowed = args.labels or args.unread or args.state != "all"
         return ToolResult(
-            answer(f"No {found[2:].replace('sessions', 'session')}.", f"Next: {following}"),
-            {"sessions": [], "cursor": None},
+            answer(
+                f"No {kind}sessions{' with unread results' if args.unread else ''}"
+                f"{' with these labels' if args.labels else ''}{' after this cursor' if args.cursor else ''}.",
+                f"Next: {call('list_sessions', {'state': 'all'}) if narrowed else 'create_session()'}",
+            ),
+            {"sessions": [], "unread": [], "cursor": None},
         )
     first = next((ids[0] for ids in waiting.values() if ids), None)
     then = (
@@ -248,7 +251,7 @@ async def delete_session(args: DeleteSession, ctx: CallContext) -> ToolResult:
     fields: dict[str, Any] = {
         "session_id": receipt.session_id,
         "receipt_id": receipt.id,
-        "deleted_at": receipt.deleted_at,
+        "deleted_at": round(receipt.deleted_at),
         "removed": receipt.removed,
     }
     return ToolResult(text, {**fields, "kept": receipt.kept} if receipt.kept else fields)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field
 
 from interactd.engine.port import Result
 from interactd.nouns import Json
-from interactd_tools.answers.interaction import View, show
+from interactd_tools.answers.interaction import View, read_already, show
 from interactd_tools.answers.text import plural
 from interactd_tools.arguments.content import Input
 from interactd_tools.arguments.fields import (
@@ -92,16 +91,25 @@ async def send_turn(args: SendTurn, ctx: CallContext) -> ToolResult:
         idempotency_key=key_for(ctx, "send_turn", args, args.idempotency_key),
         caller=ctx.caller,
     )
-    return await _outcome(result, args.wait_s, args.max_tokens, ctx, begun, background=args.background)
+    return await _outcome(result, args, ctx, begun)
 
 
 async def _outcome(
-    started: Result, wait_s: float, max_tokens: int, ctx: CallContext, begun: float, *, background: bool = False
+    started: Result, args: SendTurn | Respond, ctx: CallContext, begun: float, answered: set[str] | None = None
 ) -> ToolResult:
-    result = started if background else await wait(ctx, started.interaction.id, wait_s, begun=begun)
-    result.replayed = started.replayed
-    note = "This key was used before: here is that work, nothing new was started." if started.replayed else ""
-    answer = show(result, View(max_tokens, unread=await _unread(ctx, result), note=note))
+    result = started
+    if not args.background:
+        result = await wait(ctx, started.interaction.id, args.wait_s, begun=begun)
+        result.replayed = started.replayed
+    # A key of our own making is found again only when the same request is sent again: nobody needs to be told.
+    repeated = started.replayed and args.idempotency_key is not None
+    view = View(
+        args.max_tokens,
+        skip=read_already(result, answered) if answered else 0,
+        unread=await _unread(ctx, result),
+        note="This key was used before: here is that work, nothing new was started." if repeated else "",
+    )
+    answer = show(result, view)
     answer.is_error = result.interaction.status == "failed"
     return answer
 
@@ -140,26 +148,12 @@ async def get_interaction(args: GetInteraction, ctx: CallContext) -> ToolResult:
     return show(result, View(args.max_tokens, args.offset, args.response_format == "detailed"))
 
 
-def _result(value: object) -> object:
-    """Return a function's result as steps hold it: an object, text, or a list of text and image contents."""
-    if value is None or isinstance(value, bool | int | float):
-        return json.dumps(value)
-    if isinstance(value, list):
-        parts = cast("list[Any]", value)
-        is_content = bool(parts) and all(
-            isinstance(part, dict) and cast("Json", part).get("type") in ("text", "image") for part in parts
-        )
-        return parts if is_content else {"result": parts}
-    return value
-
-
 class FunctionResult(Arguments):
     """What one call gave."""
 
     call_id: Annotated[str, Field(min_length=1, max_length=200)]
     result: Annotated[
         Any,
-        BeforeValidator(_result),
         Field(
             description="Text or JSON.", json_schema_extra={"schema": {"type": "string", "x-expected": "text or JSON"}}
         ),
@@ -203,7 +197,7 @@ async def respond(args: Respond, ctx: CallContext) -> ToolResult:
         idempotency_key=key_for(ctx, "respond", args, args.idempotency_key),
         caller=ctx.caller,
     )
-    return await _outcome(result, args.wait_s, args.max_tokens, ctx, begun, background=args.background)
+    return await _outcome(result, args, ctx, begun, {one.call_id for one in args.results})
 
 
 def _sent(one: FunctionResult) -> Json:

@@ -28,8 +28,9 @@ _SMALL = ("field", "kind", "id", "interaction_id", "session_id", "status", "cand
 def failure(tool: str, error: InteractdError) -> ToolResult:
     """Return the `is_error` result for an error."""
     repair = error.repair or _repair(tool, error)
-    message = error.message.strip().rstrip(".")
-    text = one_line(printable(f"{error.code}: {message}. {repair}".strip()), _LONGEST)
+    message = error.message.strip()
+    stop = "" if message.endswith((".", "!", "?")) else "."
+    text = one_line(printable(f"{error.code}: {message}{stop} {repair}".strip()), _LONGEST)
     small = {name: error.fields[name] for name in _SMALL if _is_small(error.fields.get(name))}
     return ToolResult(clean(text), {"error": error.code, **small}, is_error=True)
 
@@ -37,11 +38,17 @@ def failure(tool: str, error: InteractdError) -> ToolResult:
 def _repair(tool: str, error: InteractdError) -> str:
     running = error.fields.get("interaction_id")
     if error.code == "conflict" and isinstance(running, str):
+        if error.fields.get("status") == "requires_action":
+            wait = call("get_interaction", {"interaction_id": running})
+            return f"Next: {wait} shows the calls it waits for; answer them with respond, or {_cancel(running)}."
         wait = call("get_interaction", {"interaction_id": running, "wait_s": 30})
-        stop = call("cancel_interaction", {"interaction_id": running})
         queue = ', or send_turn with if_busy="queue"' if tool == "send_turn" else ""
-        return f"Next: {wait} waits for it, {stop} stops it{queue}."
+        return f"Next: {wait} waits for it, {_cancel(running)} stops it{queue}."
     return _FALLBACK.get(error.code, "")
+
+
+def _cancel(interaction_id: str) -> str:
+    return call("cancel_interaction", {"interaction_id": interaction_id})
 
 
 def _is_small(value: Any) -> bool:

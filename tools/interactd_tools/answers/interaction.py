@@ -9,7 +9,7 @@ from typing import Any, cast
 from interactd.engine.port import Result
 from interactd.nouns import Interaction, Json, Step
 from interactd_tools.answers.text import Piece, answer, call, compact, cut, one_line, plural, span, usage_line
-from interactd_tools.context import Image, ToolResult
+from interactd_tools.context import Image, Link, ToolResult
 
 MAX_IMAGE_CHARACTERS = 700_000
 """Of base64 in one result: a host refuses a result of more than a megabyte."""
@@ -22,6 +22,9 @@ class View:
 
     max_tokens: int
     offset: int | None = None
+    """Where the caller asked to read on from."""
+    skip: int = 0
+    """What the caller has read already: not shown again."""
     detailed: bool = False
     unread: str = ""
     """A line about other results that nobody has read yet."""
@@ -31,21 +34,22 @@ class View:
 def show(result: Result, view: View) -> ToolResult:
     """Return the answer about an interaction: status line, content, usage, next call."""
     one = result.interaction
-    piece = cut(body(result, detailed=view.detailed), view.max_tokens, view.offset or 0)
+    piece = cut(body(result, detailed=view.detailed), view.max_tokens, view.offset or view.skip)
     # A text that is still growing is only read when asked for by offset: it would be sent twice.
     shown = one.status not in ("queued", "in_progress") or view.offset is not None
-    following = _next(result)
+    following = _rest(one.id, piece, detailed=view.detailed) if shown and piece.cut else _next(result)
     images, unsent = _images(result.steps) if shown and not view.offset else ([], "")
     text = answer(
         _head(result),
         view.note,
         _trouble(result),
         piece.text if shown else "",
-        _cut_line(one.id, piece, detailed=view.detailed) if shown else "",
+        _cut_line(piece, following, view) if shown else "",
         unsent,
-        "\n".join(line for line in (_figures(one), view.unread, f"Next: {_write(following)}") if line),
+        "\n".join(line for line in (_figures(one), view.unread, f"Next: {_write(_next(result))}") if line),
     )
-    return ToolResult(text, _fields(result, piece if shown else None, following), images=images)
+    links = [Link(f"interactd://interactions/{one.id}", f"interaction {one.id}")] if shown and piece.cut else []
+    return ToolResult(text, _fields(result, piece if shown else None, following), images=images, links=links)
 
 
 def body(result: Result, *, detailed: bool = False) -> str:
@@ -56,6 +60,15 @@ def body(result: Result, *, detailed: bool = False) -> str:
     if result.interaction.status == "requires_action" and result.waiting_for:
         parts.append(_waiting(result.waiting_for))
     return "\n\n".join(part for part in parts if part)
+
+
+def read_already(result: Result, answered: set[str]) -> int:
+    """Return the length of the text that came before the results of these calls: its caller has read it."""
+    given = [i for i, step in enumerate(result.steps) if step.body.get("call_id") in answered]
+    if not given:
+        return 0
+    before = [step.text for step in result.steps[: given[-1]] if step.type == "model_output" and step.text]
+    return len("\n\n".join(before)) + 2 if before else 0
 
 
 def render(steps: list[Step], partial: str = "") -> str:
@@ -114,8 +127,8 @@ def _trouble(result: Result) -> str:
             place = f" (number {result.queue_position} in line)" if result.queue_position else ""
             return f"It waits for the turn before it{place} and starts by itself."
         case "in_progress":
-            started = one.started_at or one.created_at
-            return f"Running for {span(time.time() - started)}, {so_far} characters so far. It runs on without you."
+            took = span(time.time() - (one.started_at or one.created_at))
+            return f"Running for {took}, {so_far} characters so far. It goes on by itself: do not send it again."
         case "failed":
             error = one.error or {}
             sentence = f"{error.get('code', 'internal')}: {error.get('message', 'no reason was recorded')}"
@@ -143,11 +156,10 @@ def _waiting(calls: list[Json]) -> str:
     return "\n".join(lines)
 
 
-def _cut_line(interaction_id: str, piece: Piece, *, detailed: bool) -> str:
-    if not piece.cut:
-        return "" if piece.text or not piece.start else f"[nothing after offset {piece.start:,}]"
-    rest = _rest(interaction_id, piece, detailed=detailed)
-    return f"[cut: {piece.more_tokens:,} more tokens; {call(rest['tool'], rest['arguments'])}]"
+def _cut_line(piece: Piece, rest: Json, view: View) -> str:
+    if piece.cut:
+        return f"[cut: {piece.more_tokens:,} more tokens; {_write(rest)}]"
+    return f"[nothing after offset {piece.start}]" if view.offset and not piece.text else ""
 
 
 def _rest(interaction_id: str, piece: Piece, *, detailed: bool) -> Json:
@@ -160,10 +172,11 @@ def _rest(interaction_id: str, piece: Piece, *, detailed: bool) -> Json:
 def _figures(one: Interaction) -> str:
     if not one.terminal and one.status != "requires_action":
         return ""
-    line = usage_line(one.usage)
+    known = one.usage is not None or one.status in ("completed", "requires_action", "incomplete")
+    line = usage_line(one.usage) if known else "Ended"
     if one.finished_at is not None:
-        line += f" · {span(one.finished_at - (one.started_at or one.created_at))}"
-    return line
+        line += f" {'·' if known else 'after'} {span(one.finished_at - (one.started_at or one.created_at))}"
+    return line if known or one.finished_at is not None else ""
 
 
 def _next(result: Result) -> Json:
@@ -173,7 +186,7 @@ def _next(result: Result) -> Json:
     if one.status == "requires_action":
         results = [{"call_id": waiting.get("id"), "result": _INPUT} for waiting in result.waiting_for]
         return {"tool": "respond", "arguments": {"interaction_id": one.id, "results": results}}
-    goes_on = "Go on." if one.status == "incomplete" else _INPUT
+    goes_on = {"incomplete": "Go on.", "failed": "<the same input>"}.get(one.status, _INPUT)
     return {"tool": "send_turn", "arguments": {"session_id": one.session_id, "input": goes_on}}
 
 

@@ -123,7 +123,9 @@ def _detailed(turn: Turn, max_tokens: int | None) -> str:
         if piece.cut:
             arguments = {"interaction_id": turn.interaction.id, "offset": piece.end, "response_format": "detailed"}
             text = f"{piece.text}\n\n[cut: {piece.more_tokens:,} more tokens; {call('get_interaction', arguments)}]"
-    return f"{_label(turn)}\n{text}"
+    error = turn.interaction.error
+    trouble = f"\n\n[error]\n{error.get('code')}: {error.get('message')}" if error else ""
+    return f"{_label(turn)}\n{text}{trouble}"
 
 
 def hit(number: int, found: Hit) -> str:

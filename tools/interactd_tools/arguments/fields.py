@@ -52,8 +52,11 @@ def _id(kind: Kind, example: str) -> tuple[object, ...]:
 
 _session_check, _session_extra = _id("session", "ses_")
 _interaction_check, _interaction_extra = _id("interaction", "int_")
-SessionId = Annotated[str, _session_check, Field(json_schema_extra=cast("Any", _session_extra))]
-InteractionId = Annotated[str, _interaction_check, Field(json_schema_extra=cast("Any", _interaction_extra))]
+_ID = "Id or unique prefix."
+SessionId = Annotated[str, _session_check, Field(description=_ID, json_schema_extra=cast("Any", _session_extra))]
+InteractionId = Annotated[
+    str, _interaction_check, Field(description=_ID, json_schema_extra=cast("Any", _interaction_extra))
+]
 
 
 def _line(value: str) -> str:
@@ -71,7 +74,9 @@ Line = Annotated[
     str, AfterValidator(_line), Field(json_schema_extra={"x-expected": f"one line of at most {MAX_LINE} characters"})
 ]
 Cursor = Annotated[
-    str, AfterValidator(_line), Field(json_schema_extra={"x-expected": "the cursor of an earlier result"})
+    str,
+    AfterValidator(_line),
+    Field(description="From the page before.", json_schema_extra={"x-expected": "the cursor of an earlier result"}),
 ]
 
 

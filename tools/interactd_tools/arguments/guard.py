@@ -16,8 +16,8 @@ MAX_NODES = 200_000
 MAX_INT = 2**63 - 1
 
 
-def bad_values(arguments: dict[str, Any]) -> list[str]:
-    """Return what is impossible in the arguments, at most one problem for each top-level field."""
+def bad_values(arguments: dict[str, Any]) -> dict[str, str]:
+    """Return what is impossible in the arguments: top-level field to the sentence about it."""
     problems: dict[str, str] = {}
     # (top-level field, path, value, depth)
     waiting: list[tuple[str, str, Any, int]] = [(name, name, value, 1) for name, value in arguments.items()]
@@ -43,7 +43,7 @@ def bad_values(arguments: dict[str, Any]) -> list[str]:
         elif isinstance(value, list):
             items = cast("list[Any]", value)
             waiting.extend((field, f"{path}[{i}]", item, depth + 1) for i, item in enumerate(items))
-    return [problems[name] for name in arguments if name in problems]
+    return {name: problems[name] for name in arguments if name in problems}
 
 
 def _at(path: str) -> str:

@@ -14,9 +14,10 @@ SHOWN_LINE = 300
 def shown(value: object) -> str:
     """Return a value as one short printable piece, whatever it is: at most 60 characters, nothing unprintable."""
     if isinstance(value, str):
-        text = '"' + value[: SHOWN_VALUE + 1] + '"'
-        if len(value) > SHOWN_VALUE:
-            text += f" ({len(value):,} characters)"
+        text = printable(f'"{value[:SHOWN_VALUE]}"')
+        if len(text) > SHOWN_VALUE or len(value) > SHOWN_VALUE:
+            size = f'..." ({len(value):,} characters)'
+            return text[: SHOWN_VALUE - len(size)] + size
     elif value is None or isinstance(value, bool):
         text = {None: "null", True: "true", False: "false"}[value]
     elif isinstance(value, int):
@@ -52,7 +53,7 @@ def did_you_mean(given: str, known: Iterable[str]) -> str | None:
     plain = given[:SHOWN_VALUE].strip().lower().replace("-", "_")
     # A part of the name is the commonest slip: `session` for session_id, `timeout` for wait_s is not one.
     for name in names:
-        if plain and (name.removesuffix("_id").removesuffix("_s") == plain or name == _snake(given)):
+        if plain and (name in (_snake(given), plain + "_id", plain + "_s") or name.endswith("_" + plain)):
             return name
     close = difflib.get_close_matches(plain, names, n=1, cutoff=0.6)
     return close[0] if close else None

@@ -33,23 +33,22 @@ def read(model: type[A], schema: dict[str, Any], arguments: object, *, example: 
     if not isinstance(arguments, Mapping):
         raise InvalidArgument(f"arguments: expected an object, got {problems.shown(arguments)}", repair=repair)
     given = {str(name): value for name, value in cast("Mapping[Any, Any]", arguments).items()}
-    found = _unknown(given, schema) + guard.bad_values(given)
-    if not found:
-        tidied = tidy(given, schema)
-        # What came as JSON text is only seen now.
-        found = guard.bad_values(tidied)
-        if not found:
-            try:
-                return model.model_validate(tidied)
-            except ValidationError as error:
-                found = _sentences(error, schema, tidied)
+    found = {name: _no_such(name, schema) for name in given if name not in schema["properties"]}
+    known = {name: value for name, value in given.items() if name not in found}
+    found |= guard.bad_values(known)
+    tidied = tidy({name: value for name, value in known.items() if name not in found}, schema)
+    # What came as JSON text is only seen now.
+    found |= guard.bad_values(tidied)
+    try:
+        checked = model.model_validate({name: value for name, value in tidied.items() if name not in found})
+    except ValidationError as error:
+        meant = {text.partition("did you mean ")[2].rstrip("?") for text in found.values()}
+        said = {*found, *meant}
+        found |= {where: text for where, text in _sentences(error, schema).items() if where not in said}
     else:
-        found += _missing(given, schema, found)
-    raise InvalidArgument(problems.one_line(found), repair=repair)
-
-
-def _unknown(given: dict[str, Any], schema: dict[str, Any]) -> list[str]:
-    return [_no_such(name, schema) for name in given if name not in schema["properties"]]
+        if not found:
+            return checked
+    raise InvalidArgument(problems.one_line(list(found.values())), repair=repair)
 
 
 def _no_such(name: str, schema: dict[str, Any], where: str = "") -> str:
@@ -60,16 +59,7 @@ def _no_such(name: str, schema: dict[str, Any], where: str = "") -> str:
     return f"{shown}: no such argument" + (f"; there are {', '.join(known)}" if known else "; there are none")
 
 
-def _missing(given: dict[str, Any], schema: dict[str, Any], found: list[str]) -> list[str]:
-    meant = {name for name in schema.get("required", []) if any(f"did you mean {name}?" in text for text in found)}
-    return [
-        f"{name}: expected {expected(schema['properties'][name])}, got nothing"
-        for name in schema.get("required", [])
-        if name not in given and name not in meant
-    ]
-
-
-def _sentences(error: ValidationError, schema: dict[str, Any], given: dict[str, Any]) -> list[str]:
+def _sentences(error: ValidationError, schema: dict[str, Any]) -> dict[str, str]:
     out: dict[str, str] = {}
     for item in error.errors(include_url=False):
         path = _path(item["loc"], schema)
@@ -85,7 +75,7 @@ def _sentences(error: ValidationError, schema: dict[str, Any], given: dict[str, 
         else:
             got = problems.shown(item["input"])
             out.setdefault(where, f"{where}: expected {expected(at(schema, path))}, got {got}")
-    return list(out.values())
+    return out
 
 
 def _path(loc: tuple[str | int, ...], schema: dict[str, Any]) -> tuple[str | int, ...]:

@@ -38,7 +38,8 @@ def _absent(value: object) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def _to(value: Any, wanted: dict[str, Any]) -> Any:
+def _to(given: Any, wanted: dict[str, Any]) -> Any:
+    value: Any = given
     kind = wanted.get("type")
     if isinstance(value, str):
         if kind == "string":
