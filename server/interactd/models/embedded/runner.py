@@ -328,6 +328,8 @@ def client(url: str, key: str | None, settings: EmbeddedSettings) -> httpx2.Asyn
         base_url=url,
         headers={"Authorization": f"Bearer {key}"} if key else {},
         timeout=httpx2.Timeout(settings.silence_timeout_s, connect=5.0),
+        # llama-server closes kept connections after some requests without a word; a new one costs nothing here.
+        limits=httpx2.Limits(max_keepalive_connections=0),
         trust_env=False,
     )
 

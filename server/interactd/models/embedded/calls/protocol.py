@@ -22,15 +22,17 @@ _LONG_TEXT = frozenset({"code", "content", "contents", "text", "script", "source
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _DESCRIPTION = 300
 _RESULT = 4000
-_HOW = """You can call tools. Write exactly one of these two forms:
+_HOW = """The first line of your reply is ANSWER or CALL.
 
+Small talk, thanks, and questions you can answer yourself:
+ANSWER
+Hello! How can I help you?
+
+Only when the user asks for what a tool below does:
 CALL tool_name
 {"argument": "value"}
 
-ANSWER
-your answer to the user
-
-Call a tool when it is needed to answer. When you have the result, use ANSWER."""
+After a RESULT, reply with ANSWER and tell the user what the result says."""
 
 
 def check(tools: list[Json]) -> None:
