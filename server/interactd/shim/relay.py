@@ -111,9 +111,9 @@ class Relay:
     def _receive(self) -> None:
         try:
             self._keep_connected()
-        except BaseException:
+        except Exception as error:  # noqa: BLE001 - the top level of this thread
             # Without this thread the host would wait for ever; its end is something every host can handle.
-            sys.excepthook(*sys.exc_info())
+            sys.excepthook(type(error), error, error.__traceback__)
             os._exit(1)
 
     def _keep_connected(self) -> None:
