@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from interactd.engine.events import Channel
+from interactd.engine.port import Event
+from interactd.nouns import Interaction, Step, text_content
+
+pytestmark = pytest.mark.anyio
+
+
+def row(status: str = "in_progress") -> Interaction:
+    return Interaction("int_x", "ses_x", status, 0.0)  # pyright: ignore[reportArgumentType]
+
+
+def done(text: str) -> Step:
+    return Step("model_output", {"content": [text_content(text)]})
+
+
+async def drain(channel: Channel, after: int = 0) -> list[Event]:
+    async with asyncio.timeout(5):
+        return [event async for event in channel.read(after)]
+
+
+async def test_events_have_the_shapes_of_the_interactions_api() -> None:
+    channel = Channel("int_x")
+    channel.status(row())
+    channel.start(0, "thought", {})
+    channel.delta(0, "thought_summary", "hm")
+    channel.stop(0, Step("thought", {"summary": [text_content("hm")]}))
+    channel.start(1, "function_call", {"id": "c1", "name": "f"})
+    channel.delta(1, "arguments", '{"a": 1}')
+    channel.stop(1, Step("function_call", {"id": "c1", "name": "f", "arguments": {"a": 1}}))
+    channel.status(row("requires_action"))
+    channel.end()
+    events = await drain(channel)
+    assert [event.seq for event in events] == list(range(1, 9))
+    assert [event.type for event in events] == [
+        "interaction.status",
+        "step.start",
+        "step.delta",
+        "step.stop",
+        "step.start",
+        "step.delta",
+        "step.stop",
+        "interaction.status",
+    ]
+    assert all(event.data["event_type"] == event.type for event in events)
+    assert events[1].data["step"] == {"type": "thought"}
+    assert events[2].data["delta"] == {"type": "thought_summary", "content": {"type": "text", "text": "hm"}}
+    assert events[4].data["step"] == {"type": "function_call", "id": "c1", "name": "f"}
+    assert events[5].data["delta"] == {"type": "arguments_delta", "arguments": '{"a": 1}'}
+    assert events[-1].data["status"] == "requires_action"
+
+
+async def test_a_late_reader_gets_what_was_so_far_in_one_piece() -> None:
+    channel = Channel("int_x")
+    channel.start(0, "model_output", {})
+    for word in ("one", "two", "three", "four"):
+        channel.delta(0, "text", f"{word} ")
+    channel.end()
+    events = await drain(channel)
+    assert [event.type for event in events] == ["step.start", "step.delta"]
+    assert events[1].data["delta"] == {"type": "text", "text": "one two three four "}
+
+
+async def test_a_reader_that_keeps_up_gets_each_piece_and_another_sees_the_same() -> None:
+    channel = Channel("int_x")
+    got: list[str] = []
+    reader = channel.read()
+    for word in ("one", "two", "three"):
+        channel.delta(0, "text", word)
+        got.append((await anext(reader)).data["delta"]["text"])
+    channel.end()
+    assert [event async for event in reader] == []
+    assert got == ["one", "two", "three"]
+    assert [event.data["delta"]["text"] for event in await drain(channel)] == got
+
+
+async def test_reading_after_a_seq_repeats_nothing_and_misses_nothing() -> None:
+    channel = Channel("int_x")
+    channel.start(0, "model_output", {})
+    channel.delta(0, "text", "a")
+    reader = channel.read()
+    seen = [await anext(reader), await anext(reader)]
+    await reader.aclose()  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+    channel.delta(0, "text", "b")
+    channel.delta(0, "text", "c")
+    channel.stop(0, done("abc"))
+    channel.end()
+    rest = await drain(channel, after=seen[-1].seq)
+    assert [event.seq for event in rest] == [3, 4]
+    assert rest[0].data["delta"]["text"] == "bc"
+
+
+async def test_nobody_who_reads_slowly_holds_up_the_writer_or_the_memory() -> None:
+    channel = Channel("int_x")
+    reader = channel.read()
+    channel.start(0, "model_output", {})
+    await anext(reader)
+    for _ in range(100_000):
+        channel.delta(0, "text", "x")
+    channel.end()
+    rest = [event async for event in reader]
+    assert len(rest) == 1
+    assert rest[0].data["delta"]["text"] == "x" * 100_000
+
+
+async def test_a_replayed_step_looks_like_a_streamed_one() -> None:
+    live, replayed = Channel("int_x"), Channel("int_x")
+    live.start(0, "model_output", {})
+    live.delta(0, "text", "hello")
+    live.stop(0, done("hello"))
+    assert replayed.replay([Step("user_input", {"content": []}), done("hello")]) == 1
+    live.end()
+    replayed.end()
+    assert await drain(live) == await drain(replayed)
