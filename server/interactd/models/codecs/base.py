@@ -36,14 +36,18 @@ class Parser(Protocol):
 
 
 class Codec(Protocol):
-    """One wire format. `provider` (our configured name) goes into the opaque state of steps and is checked on replay."""
+    """One wire format. `provider` (our name of it) goes into the opaque state of steps and is checked on replay."""
 
     def path(self, request: ModelRequest, *, stream: bool) -> str:
-        """The URL path and query to POST to, relative to the provider's base URL."""
+        """The URL path and query to POST to, with the wire's usual version: `/v1/chat/completions`.
+
+        A base URL that has a version of its own (`.../api/paas/v4`) wins over it.
+        """
         ...
 
-    def headers(self, key: str | None) -> dict[str, str]:
-        """Authentication and version headers."""
+    def headers(self, key: str | None, request: ModelRequest | None = None) -> dict[str, str]:
+        """Authentication and version headers. Give the request whose body is sent with them: some bodies use a
+        feature that a header must announce (Anthropic's betas)."""
         ...
 
     def body(self, request: ModelRequest, *, stream: bool) -> Json:
