@@ -111,8 +111,8 @@ def _unknown(path: list[str], root: type[BaseModel]) -> str:
 def _got(path: Sequence[str], value: Any) -> str:
     if any(_SECRET.search(part) for part in path[-2:]):
         return ""
-    kinds = {bool: "", str: "", int: "", float: "", list: "a list", dict: "a table"}
-    word = kinds.get(type(value))
+    kinds: dict[type, str] = {bool: "", str: "", int: "", float: "", list: "a list", dict: "a table"}
+    word = kinds.get(cast("type", type(value)))
     if word is None:
         return ""
     shown = ("true" if value else "false") if isinstance(value, bool) else repr(value)
@@ -121,9 +121,6 @@ def _got(path: Sequence[str], value: Any) -> str:
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
     """The section's model inside an annotation such as `dict[str, Provider]`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next(
-        (found for part in cast("tuple[Any, ...]", get_args(annotation)) if (found := _model_in(part)) is not None),
-        None,
-    )
+    if isinstance(annotation, type):
+        return cast("type[BaseModel]", annotation) if issubclass(cast("type[Any]", annotation), BaseModel) else None
+    return next((found for part in get_args(annotation) if (found := _model_in(part)) is not None), None)

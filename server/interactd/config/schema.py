@@ -129,9 +129,9 @@ class Embedded(Section):
 
 
 class Daemon(Section):
-    """The per-user daemon."""
+    """The per-user daemon. `idle_exit_s = 0` never leaves."""
 
-    idle_exit_s: Annotated[float, Field(ge=0, le=86400 * 365, allow_inf_nan=False)] = 900
+    idle_exit_s: Annotated[float, Field(ge=0, le=86400 * 365, allow_inf_nan=False)] = 1800
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
@@ -145,13 +145,14 @@ class Serve(Section):
 
 
 class Limits(Section):
-    """How much at once, and how large."""
+    """How much at once, and how large. `running` and `queued` are over all sessions, `calls` is per connection."""
 
-    running: Annotated[int, Field(ge=1, le=1000)] = 16
-    queued: Annotated[int, Field(ge=0, le=100_000)] = 1000
-    queued_per_session: Annotated[int, Field(ge=0, le=10_000)] = 20
+    running: Annotated[int, Field(ge=1, le=10_000)] = 256
+    queued: Annotated[int, Field(ge=0, le=1_000_000)] = 20_000
+    queued_per_session: Annotated[int, Field(ge=0, le=10_000)] = 100
     calls: Annotated[int, Field(ge=1, le=100_000)] = 256
-    input_bytes: Annotated[int, Field(ge=1024, le=256 * 1024 * 1024)] = 4 * 1024 * 1024
+    input_bytes: Annotated[int, Field(ge=1024, le=256 * 1024 * 1024)] = 8 * 1024 * 1024
+    output_bytes: Annotated[int, Field(ge=1024, le=256 * 1024 * 1024)] = 8 * 1024 * 1024
 
 
 def _provider_names(given: dict[str, Provider]) -> dict[str, Provider]:

@@ -51,11 +51,15 @@ async def fetch(
     path = {"anthropic": "/v1/models?limit=1000", "gemini": "/v1beta/models?pageSize=1000"}.get(
         provider.kind, "/v1/models"
     )
-    async with asyncio.timeout(timeout_s):
-        found, extra = await asyncio.gather(
-            _get(client, join(provider.base_url, path, provider.kind), {**provider.settings.headers, **headers}),
-            _extra(client, provider),
-        )
+    more = asyncio.create_task(_extra(client, provider))
+    try:
+        async with asyncio.timeout(timeout_s):
+            url = join(provider.base_url, path, provider.kind)
+            found = await _get(client, url, {**provider.settings.headers, **headers})
+            extra = await more
+    finally:
+        more.cancel()
+        await asyncio.gather(more, return_exceptions=True)
     out: list[Listed] = []
     for row in _rows(found)[:MAX_MODELS]:
         listed = _listed(row)

@@ -55,17 +55,15 @@ class Servers:
         at, found = self._known.get(key, (float("-inf"), None))
         if found and _now() - at < REMEMBER_S and not (patient and found.state == "down"):
             return found
-        task = self._running.get(key)
+        task, own = self._running.get(key), False
         if task is None:
-            task = asyncio.create_task(self._probe(provider, key, patient=patient), name=f"probe {provider.name}")
+            task, own = asyncio.create_task(self._probe(provider, key, patient=patient)), True
             self._running[key] = task
             task.add_done_callback(lambda _: self._running.pop(key, None))
         # One caller that gives up must not take the answer from the others.
         found = await asyncio.shield(task)
-        if patient and found.state == "down" and found.detail.endswith("ms"):
-            # It was somebody else's short probe that timed out.
-            return await self._probe(provider, key, patient=True)
-        return found
+        # Somebody else's short probe proves nothing to a patient caller.
+        return await self.look(provider, patient=True) if patient and not own and found.state == "down" else found
 
     async def look_all(self, providers: Iterable[Provider]) -> dict[str, Found]:
         """Look at several at once; names in the given order."""
