@@ -17,7 +17,6 @@ from interactd.faces.mcp.calls import ToolSet
 from interactd.faces.mcp.eras import serve_stream
 from interactd.faces.mcp.peer import Peer, new_connection
 from interactd.faces.mcp.server import build_server
-from interactd.faces.mcp.stream.conversation import Conversation, Inbox
 from interactd.faces.mcp.stream.pipe import PipeSource, PipeWrite, Writer
 from interactd.faces.mcp.stream.stdio import standard_streams
 from interactd.nouns import Json
@@ -57,10 +56,9 @@ class Faces:
             cwd=hello.get("cwd"),
             toolsets=tuple(sorted({str(name) for name in names})),
             max_calls=self._config.limits.calls,
+            hello=hello,
         )
-        conversation = Conversation(PipeWrite(writer))
-        source = PipeSource(reader, _descriptor(writer))
-        await serve_stream(self._server, Inbox(source, conversation), conversation, peer)
+        await serve_stream(self._server, PipeSource(reader, _descriptor(writer)), PipeWrite(writer), peer)
 
     async def control(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, hello: Json) -> None:
         """Serve the control protocol until its peer is done. Closing the stream is the caller's."""

@@ -193,13 +193,9 @@ async def _events(control: Control, params: Json, emit: Emit) -> Json:
     return {"events": count}
 
 
-async def _models(control: Control, params: Json, _: Emit) -> Any:
-    return await control.engine.models(**arguments_of(Engine.models).bind(params))
-
-
 async def _status(control: Control, params: Json, _: Emit) -> Json:
-    arguments_of(Engine.status).bind(params)
-    return {**await control.engine.status(), **control.hooks.info()}
+    bound = arguments_of(Engine.status).bind(params)
+    return {**await control.engine.status(**bound, caller=control.caller), **control.hooks.info()}
 
 
 async def _stop(control: Control, params: Json, _: Emit) -> Json:
@@ -231,5 +227,5 @@ METHODS: dict[str, Method] = {
     "fork_session": _engine(Engine.fork_session),
     "delete_session": _engine(Engine.delete_session),
     "search": _engine(Engine.search),
-    "models": _models,
+    "models": _engine(Engine.models),
 }

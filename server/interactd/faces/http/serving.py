@@ -11,7 +11,7 @@ from typing import Any
 
 import uvicorn
 from mcp.server.lowlevel.server import Server
-from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from interactd.errors import ConfigError, Conflict
 from interactd.faces.http.app import Limits, build_app
@@ -35,8 +35,7 @@ class _Bounded(H11Protocol):
 
     @property
     def _idle(self) -> bool:
-        cycle: RequestResponseCycle | None = self.cycle
-        return cycle is None or cycle.response_complete
+        return not (self.cycle and not self.cycle.response_complete)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)

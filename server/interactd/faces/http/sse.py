@@ -19,7 +19,6 @@ from interactd.faces.http.answers import Receive, Scope, Send, answer, header, r
 from interactd.faces.mcp.connections import split_toolsets
 from interactd.faces.mcp.eras import serve_stream
 from interactd.faces.mcp.peer import MAX_CALLS, Peer
-from interactd.faces.mcp.stream.conversation import Conversation, Inbox
 from interactd.faces.mcp.stream.frames import Frame, encode, parse
 
 PING_S = 15.0
@@ -90,14 +89,14 @@ class SseHub:
         async def write(data: bytes) -> None:
             await event("message", data)
 
-        conversation = Conversation(write)
-        serving = asyncio.create_task(serve_stream(self._server, Inbox(source, conversation), conversation, peer))
+        serving = asyncio.create_task(serve_stream(self._server, source, write, peer))
         others = [asyncio.create_task(ping()), asyncio.create_task(watch())]
         try:
             await event("endpoint", endpoint.encode())
             await asyncio.wait([serving, *others], return_when=asyncio.FIRST_COMPLETED)
         finally:
             del self._sources[number]
+            peer.left = True
             for task in (serving, *others):
                 task.cancel()
             await asyncio.gather(serving, *others, return_exceptions=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import mcp_types as types
@@ -12,11 +13,12 @@ from mcp_types.version import is_version_at_least
 
 from interactd.engine.port import Engine
 from interactd.errors import InteractdError, Overloaded
-from interactd.faces.arguments import closest
 from interactd.faces.failures import internal, sentence
-from interactd.faces.mcp.connections import caller_of, client_name, peer_of
+from interactd.faces.mcp.connections import caller_of, client_name, complete, peer_of
+from interactd.faces.mcp.guard import RAW_ARGUMENTS
 from interactd.faces.mcp.peer import Peer
 from interactd.nouns import Json
+from interactd_tools import deadlines
 from interactd_tools.context import CallContext, Progress, ProgressKind, Tool, ToolResult
 
 Context = ServerRequestContext[Any, Any]
@@ -34,7 +36,7 @@ class ToolSet(Protocol):
     def select(self, toolsets: Iterable[str] = ()) -> list[Tool]: ...
 
     async def call(
-        self, name: str, arguments: Mapping[str, Any] | None, ctx: CallContext, *, toolsets: Iterable[str] = ()
+        self, name: str, arguments: object, ctx: CallContext, *, toolsets: Iterable[str] = ()
     ) -> ToolResult: ...
 
 
@@ -61,33 +63,35 @@ class Calls:
 
     async def list_tools(self, ctx: Context, params: types.PaginatedRequestParams | None) -> Any:
         """All tools of the connection's sets, on one page, in a fixed order."""
-        return {"tools": [tool.as_dict() for tool in self._select(peer_of(ctx).toolsets).values()]}
+        return complete(ctx, {"tools": [tool.as_dict() for tool in self._select(peer_of(ctx).toolsets).values()]})
 
     async def call_tool(self, ctx: Context, params: types.CallToolRequestParams) -> Any:
         """Call a tool; whatever goes wrong is an `isError` result with a sentence that helps."""
         peer = peer_of(ctx)
-        tools = self._select(peer.toolsets)
-        if params.name not in tools:
-            hint = closest(params.name, tools) or "."
-            return _error(f"not_found: there is no tool {params.name[:80]!r}{hint} The tools are: {', '.join(tools)}.")
         if not await peer.admit():
             refusal = Overloaded(
                 f"{peer.max_calls} calls of this connection are running already; this one was not started",
                 repair="Wait until some of them are answered, then call again.",
             )
-            return _error(sentence(refusal))
+            return complete(ctx, _error(sentence(refusal)))
         try:
             result = await self._call(ctx, params, peer)
         finally:
             peer.leave()
-        return _shape(result, ctx.protocol_version)
+        return complete(ctx, _shape(result, ctx.protocol_version))
 
     async def _call(self, ctx: Context, params: types.CallToolRequestParams, peer: Peer) -> ToolResult:
+        # Arguments that are no object did not pass the SDK's model; the tools explain that better than it does.
+        arguments = (ctx.params or {}).get(RAW_ARGUMENTS, params.arguments)
+        context = self._context(ctx, peer)
+        began = time.monotonic()
         try:
             async with asyncio.timeout(HANG_S):
-                return await self._tools.call(
-                    params.name, params.arguments or {}, self._context(ctx, peer), toolsets=peer.toolsets
-                )
+                return await self._tools.call(params.name, arguments, context, toolsets=peer.toolsets)
+        except asyncio.CancelledError:
+            if not peer.left:
+                deadlines.cancelled(context.client_name, time.monotonic() - began)
+            raise
         except InteractdError as error:
             return ToolResult(sentence(error), is_error=True)
         except Exception as error:  # noqa: BLE001 - the top level of a call: the client must get an answer

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from mcp.server.context import ServerRequestContext
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from starlette.requests import Request
 
 from interactd.faces.mcp.eras import connection_of
-from interactd.faces.mcp.peer import Peer
-from interactd.nouns import Caller
+from interactd.faces.mcp.peer import Peer, client_label
+from interactd.nouns import Caller, Json
 
 _KEY = "interactd.peer"
 
@@ -52,6 +53,9 @@ def client_name(ctx: ServerRequestContext[Any, Any]) -> str | None:
 def caller_of(ctx: ServerRequestContext[Any, Any]) -> Caller:
     """Return who calls: the connection, and the client's name and version as sessions note it."""
     peer = peer_of(ctx)
-    params = ctx.session.client_params
-    client = f"{params.client_info.name}/{params.client_info.version}"[:200] if params else None
-    return Caller(connection=peer.connection, client=client, cwd=peer.cwd)
+    return Caller(connection=peer.connection, client=client_label(ctx.session.client_params), cwd=peer.cwd)
+
+
+def complete(ctx: ServerRequestContext[Any, Any], result: Json) -> Json:
+    """Return a handler's result as its era wants it: from 2026-07-28 on every result says that it is the whole one."""
+    return {"resultType": "complete", **result} if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS else result

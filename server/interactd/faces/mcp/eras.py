@@ -29,7 +29,7 @@ from mcp_types import INVALID_PARAMS, PROTOCOL_VERSION_META_KEY, RequestId
 from mcp_types.version import LATEST_MODERN_VERSION
 
 from interactd.faces.mcp.peer import Peer
-from interactd.faces.mcp.stream.conversation import Conversation, Inbox
+from interactd.faces.mcp.stream.conversation import Conversation, Inbox, Source, Write
 
 Params = Mapping[str, Any] | None
 
@@ -38,11 +38,19 @@ NOT_INITIALIZED = (
 )
 
 
-async def serve_stream(server: Server[Any], inbox: Inbox, conversation: Conversation, peer: Peer) -> None:
+async def serve_stream(server: Server[Any], source: Source, write: Write, peer: Peer) -> None:
     """Serve one connection until its peer is done.
 
     Cancelling this, or the peer's leaving, cancels the calls that wait; what they started goes on.
+
+    Args:
+        server: what answers.
+        source: what the peer sends.
+        write: sends to it.
+        peer: who it is; `left` is set at the end.
     """
+    conversation = Conversation(write)
+    inbox = Inbox(source, conversation, peer)
     dispatcher: JSONRPCDispatcher[TransportContext] = JSONRPCDispatcher(
         inbox,
         conversation,
@@ -65,6 +73,7 @@ async def serve_stream(server: Server[Any], inbox: Inbox, conversation: Conversa
             raise
         if method == "initialize":
             conversation.version = handshake.protocol_version
+            peer.introduce(handshake.client_params)
         return result
 
     async def on_notify(dctx: DispatchContext[TransportContext], method: str, params: Params) -> None:
@@ -97,6 +106,7 @@ async def _modern(
     connection = Connection.from_envelope(
         route.protocol_version, route.client_info, route.client_capabilities, outbound=outbound
     )
+    peer.introduce(connection.client_params)
     try:
         return await serve_one(server, _NoRequests(dctx), method, params, connection=connection, lifespan_state=peer)
     except Exception as error:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
+
+from mcp_types import InitializeRequestParams
 
 from interactd.ids import new_ulid
+from interactd.nouns import Json
 
 Transport = Literal["stdio", "sse", "http"]
 MAX_CALLS = 256
@@ -31,9 +34,19 @@ class Peer:
     cwd: str | None = None
     toolsets: tuple[str, ...] = ()
     max_calls: int = MAX_CALLS
+    hello: Json = field(default_factory=dict[str, Any])
+    """The connection's first line; `client` in it is what the daemon's status shows."""
+    left: bool = False
+    """Set when the peer is gone: a call that ends then was not given up for being slow."""
     _running: int = 0
     _queue: deque[asyncio.Future[None]] = field(default_factory=deque[asyncio.Future[None]])
     _uses: dict[str, int] = field(default_factory=dict[str, int])
+
+    def introduce(self, client: InitializeRequestParams | None) -> None:
+        """Note who the client says it is, as soon as it says so."""
+        label = client_label(client)
+        if label is not None:
+            self.hello["client"] = label
 
     async def admit(self) -> bool:
         """Wait for a place among the calls that run; False when there was none in time. Pair True with `leave`."""
@@ -82,6 +95,11 @@ class Peer:
             self._uses.pop(next(iter(self._uses)))
         self._uses[name] = uses
         return name if uses == 1 else f"{name}#{uses}"
+
+
+def client_label(client: InitializeRequestParams | None) -> str | None:
+    """Return `name/version` of a client, as sessions note it."""
+    return f"{client.client_info.name}/{client.client_info.version}"[:200] if client else None
 
 
 def new_connection(kind: Transport) -> str:

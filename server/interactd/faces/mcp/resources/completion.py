@@ -8,7 +8,7 @@ import mcp_types as types
 from mcp.server.context import ServerRequestContext
 
 from interactd.engine.port import Engine
-from interactd.faces.mcp.connections import caller_of
+from interactd.faces.mcp.connections import caller_of, complete
 
 MAX_VALUES = 100
 
@@ -29,4 +29,4 @@ class Completion:
             typed = params.argument.value.strip().lower()
             # With or without the prefix, as everywhere.
             values = [i for i in found if i and (i.startswith(typed) or i.partition("_")[2].startswith(typed))]
-        return {"completion": {"values": values, "total": len(values), "hasMore": False}}
+        return complete(ctx, {"completion": {"values": values, "total": len(values), "hasMore": False}})

@@ -8,7 +8,7 @@ import mcp_types as types
 from mcp.server.context import ServerRequestContext
 
 from interactd.engine.port import Engine
-from interactd.faces.mcp.connections import caller_of
+from interactd.faces.mcp.connections import caller_of, complete
 from interactd.faces.mcp.resources import transcripts
 from interactd.faces.mcp.resources.uris import INTERACTION_TEMPLATE, SESSION_TEMPLATE, parse, session_uri
 from interactd.faces.wire import iso
@@ -17,6 +17,24 @@ from interactd.nouns import Json, Session
 Context = ServerRequestContext[Any, Any]
 RECENT = 50
 MARKDOWN = "text/markdown"
+
+
+_TEMPLATES: list[Json] = [
+    {
+        "uriTemplate": SESSION_TEMPLATE,
+        "name": "session",
+        "title": "Session transcript",
+        "description": "The newest turns of a session as Markdown; before=<interaction id> pages back.",
+        "mimeType": MARKDOWN,
+    },
+    {
+        "uriTemplate": INTERACTION_TEMPLATE,
+        "name": "interaction",
+        "title": "One turn",
+        "description": "One interaction with all its steps as Markdown; can be subscribed to.",
+        "mimeType": MARKDOWN,
+    },
+]
 
 
 class Reading:
@@ -28,28 +46,11 @@ class Reading:
     async def list(self, ctx: Context, params: types.PaginatedRequestParams | None) -> Any:
         """The most recent sessions, on one page: hosts read all pages at their start, and nobody wants thousands."""
         page = await self._engine.list_sessions(limit=RECENT, caller=caller_of(ctx))
-        return {"resources": [_resource(session) for session in page.items]}
+        return complete(ctx, {"resources": [_resource(session) for session in page.items]})
 
     async def templates(self, ctx: Context, params: types.PaginatedRequestParams | None) -> Any:
         """The two forms of URI."""
-        return {
-            "resourceTemplates": [
-                {
-                    "uriTemplate": SESSION_TEMPLATE,
-                    "name": "session",
-                    "title": "Session transcript",
-                    "description": "The newest turns of a session as Markdown; before=<interaction id> pages back.",
-                    "mimeType": MARKDOWN,
-                },
-                {
-                    "uriTemplate": INTERACTION_TEMPLATE,
-                    "name": "interaction",
-                    "title": "One turn",
-                    "description": "One interaction with all its steps as Markdown; can be subscribed to.",
-                    "mimeType": MARKDOWN,
-                },
-            ]
-        }
+        return complete(ctx, {"resourceTemplates": _TEMPLATES})
 
     async def read(self, ctx: Context, params: types.ReadResourceRequestParams) -> Any:
         """A transcript. Reading one does not mark its result as read: that is for who waits for it."""
@@ -62,7 +63,7 @@ class Reading:
             text = transcripts.session_markdown(session, turns)
         else:
             text = transcripts.interaction_markdown(await self._engine.get_interaction(target.id, caller=caller))
-        return {"contents": [{"uri": params.uri, "mimeType": MARKDOWN, "text": text}]}
+        return complete(ctx, {"contents": [{"uri": params.uri, "mimeType": MARKDOWN, "text": text}]})
 
 
 def _resource(session: Session) -> Json:

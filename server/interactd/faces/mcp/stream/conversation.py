@@ -16,6 +16,7 @@ import anyio
 from mcp.shared.message import ServerMessageMetadata, SessionMessage
 from mcp_types import INVALID_REQUEST, JSONRPCError, JSONRPCMessage, JSONRPCRequest, JSONRPCResponse, RequestId
 
+from interactd.faces.mcp.peer import Peer
 from interactd.faces.mcp.stream.frames import Frame, encode, refusal
 
 BATCH_VERSIONS = frozenset({"2024-11-05", "2025-03-26"})
@@ -159,9 +160,10 @@ class Conversation:
 class Inbox:
     """The messages of one connection, in order, as the SDK's dispatcher reads them."""
 
-    def __init__(self, source: Source, conversation: Conversation) -> None:
+    def __init__(self, source: Source, conversation: Conversation, peer: Peer) -> None:
         self._source = source
         self._conversation = conversation
+        self._peer = peer
         self._ready: list[SessionMessage] = []
         self._count = 0
 
@@ -180,10 +182,13 @@ class Inbox:
                 frame = await self._source.next()
                 if frame is None:
                     await self._source.linger(self._conversation.answered)
-                    raise anyio.EndOfStream
+                    break
                 self._ready = (await self._conversation.take(frame))[::-1]
             except (ConnectionError, anyio.BrokenResourceError):
-                raise anyio.EndOfStream from None
+                break
+        if not self._ready:
+            self._peer.left = True
+            raise anyio.EndOfStream
         return self._ready.pop()
 
     async def aclose(self) -> None:
