@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx2
 
-from interactd.models.embedded.weights.files import BLOCK, Cancel, Progress, Pulse, Report, private
+from interactd.models.embedded.weights.files import Cancel, Progress, Pulse, Report, private
 from interactd.models.embedded.weights.table import Url, Weights
 
 CONNECT_S = 5.0
@@ -64,7 +64,8 @@ def _once(
         skip = _offset(response, entry, have)
         with private(part, os.O_WRONLY) as file:
             file.seek(have)
-            for block in response.iter_raw(BLOCK):
+            # No chunk size: it would hold bytes back, and a broken connection would lose them.
+            for block in response.iter_raw():
                 cancel.check()
                 if skip:
                     # A server that knows no Range sends everything again; what we have already stays as it is.
