@@ -11,7 +11,7 @@ def main() -> int:
     if argv[:1] == ["mcp"]:
         from interactd.shim.main import main as shim
 
-        return shim(argv[1:])
+        return shim(argv[1:], in_process=_in_process)
     if argv[:1] == ["daemon"]:
         from interactd.daemon.main import main as daemon
 
@@ -19,6 +19,12 @@ def main() -> int:
     from interactd.cli.main import main as people
 
     return people(argv)
+
+
+def _in_process(toolsets: list[str]) -> int:
+    from interactd.app import run_stdio
+
+    return run_stdio(toolsets)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
 USAGE = """usage: interactd mcp [--in-process] [--toolsets A,B]
@@ -19,18 +20,26 @@ The stdio server that MCP hosts launch: it relays to this user's daemon and star
 """
 
 
-def main(argv: list[str], command: list[str] | None = None) -> int:
-    """Run the shim until the host closes; `argv` is what follows `mcp`, `command` starts another daemon than ours.
+def main(
+    argv: list[str], in_process: Callable[[list[str]], int] | None = None, command: list[str] | None = None
+) -> int:
+    """Run the shim until the host closes.
 
-    Returns the exit code: 0 at the host's end, 2 for wrong usage.
+    Args:
+        argv: what follows `mcp`.
+        in_process: what `--in-process` hands over to, given the tool sets; the shim itself knows no server.
+        command: what to start when there is no daemon; default: this installation's.
+
+    Returns:
+        The exit code: 0 at the host's end, 2 for wrong usage.
     """
     toolsets: list[str] = []
-    in_process = False
+    alone = False
     rest = list(argv)
     while rest:
         word = rest.pop(0)
-        if word == "--in-process":
-            in_process = True
+        if word == "--in-process" and in_process:
+            alone = True
         elif word == "--toolsets" and rest:
             toolsets += _names(rest.pop(0))
         elif word.startswith("--toolsets="):
@@ -40,10 +49,8 @@ def main(argv: list[str], command: list[str] | None = None) -> int:
             # On stderr even when asked for: stdout belongs to the protocol.
             sys.stderr.write(USAGE if asked else f"interactd mcp: unknown argument {word!r}\n{USAGE}")
             return 0 if asked else 2
-    if in_process:
-        from interactd.app import run_stdio
-
-        return run_stdio(toolsets)
+    if alone and in_process:
+        return in_process(toolsets)
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, _leave)
     _fill_standard_descriptors()
