@@ -25,9 +25,9 @@ or with a handle and the exact next call. A result is a status line with ids, at
 status, figures and the next call; for hosts that would show it to their model in place of the text it is in
 `_meta["interactd/result"]` instead. Errors are `isError` results: `code: what was wrong. What to do next.`
 
-Ids may be shortened to a unique prefix. Arguments may come as hosts send them: numbers and booleans as text, objects and
-lists as JSON text, null or blank for what is left out. An argument that does not exist is an error that says which one
-was meant.
+Ids may be shortened to a unique prefix. Arguments may come as hosts send them: numbers and booleans as text, objects
+and lists as JSON text, null or blank for what is left out. An argument that does not exist is an error that says which
+one was meant.
 """
 
 

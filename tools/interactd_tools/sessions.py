@@ -40,7 +40,7 @@ class CreateSession(Arguments):
     generation_config: Generation | None = None
     tools: Functions | None = None
     ttl: Ttl = None
-    title: Line | None = None
+    title: Annotated[Line, Field(description="Shown in lists.")] | None = None
     labels: Annotated[Labels, Field(description="Your own tags, for list_sessions.")] | None = None
     idempotency_key: Key | None = None
 
@@ -200,9 +200,9 @@ async def get_session(args: GetSession, ctx: CallContext) -> ToolResult:
 class ForkSession(Arguments):
     session_id: SessionId
     at: Annotated[InteractionId, Field(description="The interaction to fork after; default: the last.")] | None = None
-    title: Line | None = None
+    title: Annotated[Line, Field(description="Shown in lists.")] | None = None
     model: Annotated[Line, Field(description="Another model for the fork.")] | None = None
-    ttl: Ttl = None
+    ttl: Annotated[Ttl, Field(description="As in create_session; default: the old one's.")] = None
     idempotency_key: Key | None = None
 
 

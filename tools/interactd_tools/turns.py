@@ -173,7 +173,12 @@ class Respond(Arguments):
     results: Annotated[
         list[FunctionResult],
         AfterValidator(_each_once),
-        Field(min_length=1, max_length=128, json_schema_extra={"x-expected": "a list of {call_id, result}"}),
+        Field(
+            description="One for each call.",
+            min_length=1,
+            max_length=128,
+            json_schema_extra={"x-expected": "a list of {call_id, result}"},
+        ),
     ]
     wait_s: WaitS = DEFAULT_WAIT_S
     background: Background = False

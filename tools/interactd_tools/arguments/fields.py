@@ -176,7 +176,7 @@ MaxTokens = Annotated[
     Field(ge=100, description=f"Most tokens of content, up to {MAX_TOKENS}."),
     AfterValidator(lambda n: min(n, MAX_TOKENS)),
 ]
-Offset = Annotated[int, Field(ge=0, le=2**53)]
+Offset = Annotated[int, Field(ge=0)]
 
 
 def _choice(*choices: str) -> Any:

@@ -48,6 +48,9 @@ def read(model: type[A], schema: dict[str, Any], arguments: object, *, example: 
     else:
         if not found:
             return checked
+    if len(found) == 1 and (alone := next(iter(found.values()))).endswith("no such argument"):
+        names = ", ".join(schema["properties"]) or "none"
+        found = {"": f"{alone}; there are {names}"}
     raise InvalidArgument(problems.one_line(list(found.values())), repair=repair)
 
 
@@ -56,7 +59,7 @@ def _no_such(name: str, schema: dict[str, Any], where: str = "") -> str:
     shown = problems.shorten(problems.printable(where + name), 40)
     if meant := problems.did_you_mean(name, known):
         return f"{shown}: no such argument, did you mean {meant}?"
-    return f"{shown}: no such argument" + (f"; there are {', '.join(known)}" if known else "; there are none")
+    return f"{shown}: no such argument" + (f"; there are {', '.join(known)}" if where and known else "")
 
 
 def _sentences(error: ValidationError, schema: dict[str, Any]) -> dict[str, str]:

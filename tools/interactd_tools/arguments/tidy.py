@@ -38,8 +38,7 @@ def _absent(value: object) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def _to(given: Any, wanted: dict[str, Any]) -> Any:
-    value: Any = given
+def _to(value: Any, wanted: dict[str, Any]) -> Any:
     kind = wanted.get("type")
     if isinstance(value, str):
         if kind == "string":
@@ -61,7 +60,7 @@ def _to(given: Any, wanted: dict[str, Any]) -> Any:
         return [_to(item, wanted.get("items", {})) for item in items]
     if kind == "object" and isinstance(value, dict) and "properties" in wanted:
         return tidy(cast("dict[str, Any]", value), wanted)
-    return value
+    return cast("Any", value)
 
 
 def _text(value: str, wanted: dict[str, Any]) -> str:

@@ -1,0 +1,87 @@
+"""A world to call tools in: the real engine and store, and a model that says what a test wrote down."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import interactd_tools
+from interactd.engine.port import Engine
+from interactd.nouns import Caller
+from interactd_tools import deadlines
+from interactd_tools.context import CallContext, Progress, ToolResult
+from tools.scripted import Item, ScriptedCatalog
+
+
+@dataclass
+class World:
+    engine: Engine
+    catalog: ScriptedCatalog
+    caller: Caller = field(default_factory=Caller)
+
+    def says(self, *items: Item) -> None:
+        """What the model answers next, one item a call."""
+        self.catalog.model.script += items
+
+    @property
+    def asked(self) -> int:
+        """How often the model was called."""
+        return len(self.catalog.model.requests)
+
+    def context(
+        self,
+        *,
+        progress: Progress | None = None,
+        request_id: str | int | None = None,
+        connection: str | None = None,
+        deadline_s: float | None = None,
+        client_name: str | None = None,
+    ) -> CallContext:
+        caller = Caller(connection=connection) if connection else self.caller
+        return CallContext(self.engine, caller, request_id, progress, deadline_s, client_name)
+
+    async def call(self, tool: str, arguments: object = None, /, **context: Any) -> ToolResult:
+        return await interactd_tools.call(tool, arguments, self.context(**context))
+
+    async def ok(self, tool: str, /, **arguments: Any) -> ToolResult:
+        """Call a tool that must succeed."""
+        result = await self.call(tool, arguments)
+        assert not result.is_error, result.text
+        return result
+
+    async def session(self, **arguments: Any) -> str:
+        """Create a session; returns its id."""
+        return fields(await self.ok("create_session", **arguments))["session_id"]
+
+    async def turn(self, session_id: str, text: str = "Hello.", **arguments: Any) -> dict[str, Any]:
+        """Send a turn that must succeed; returns the structured fields."""
+        return fields(await self.ok("send_turn", session_id=session_id, input=text, **arguments))
+
+
+def fields(result: ToolResult) -> dict[str, Any]:
+    """The structured fields of a result."""
+    assert result.structured is not None
+    return result.structured
+
+
+@pytest.fixture
+async def world(tmp_path: Path, anyio_backend: str) -> AsyncIterator[World]:
+    catalog = ScriptedCatalog()
+    try:
+        from interactd.engine import LocalEngine
+        from interactd.store.sqlite import SqliteStore
+
+        engine = LocalEngine(SqliteStore(tmp_path / "interactd.db"), catalog)
+    except ImportError:
+        from tools.plain import PlainEngine
+
+        engine = PlainEngine(catalog)
+    await engine.start()
+    deadlines.forget()
+    yield World(engine, catalog)
+    await engine.aclose()
+    deadlines.forget()

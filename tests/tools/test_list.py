@@ -1,0 +1,105 @@
+"""The list of tools is what hosts put into every prompt: its names, schemas and size are held here."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+import interactd_tools
+from interactd.errors import InvalidArgument
+from interactd_tools import TOOLS, select
+from interactd_tools.docs import estimate, render, size
+
+SNAPSHOT = Path(__file__).parent / "tools_list.json"
+PAGE = Path(__file__).parents[2] / "docs" / "tools.md"
+MOST_TOKENS = 3500
+NAMES = [
+    "create_session",
+    "send_turn",
+    "get_interaction",
+    "respond",
+    "cancel_interaction",
+    "list_sessions",
+    "get_session",
+    "fork_session",
+    "delete_session",
+    "search_history",
+    "list_agents",
+    "server_status",
+]
+
+
+def nodes(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield schema
+    for inner in [*schema.get("properties", {}).values(), schema.get("items"), schema.get("additionalProperties")]:
+        if isinstance(inner, dict):
+            yield from nodes(inner)
+
+
+def test_the_names_are_fixed_and_so_is_their_order() -> None:
+    assert [tool.name for tool in select()] == NAMES == list(TOOLS)
+
+
+def test_the_list_is_the_snapshot_and_its_size_is_known() -> None:
+    listed = [tool.as_dict() for tool in select()]
+    assert {"bytes": size(select()), "tools": listed} == json.loads(SNAPSHOT.read_text()), (
+        "run: python tests/tools/test_list.py"
+    )
+
+
+def test_the_list_costs_less_than_3500_tokens() -> None:
+    assert estimate(size(select())) < MOST_TOKENS
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_schema_has_nothing_that_a_host_refuses(name: str) -> None:
+    schema = TOOLS[name].input_schema
+    Draft202012Validator.check_schema(schema)
+    assert schema["type"] == "object"
+    assert schema["additionalProperties"] is False
+    allowed = {"type", "description", "enum", "minimum", "maximum", "minItems", "maxItems", "minLength", "maxLength"}
+    allowed |= {"default", "properties", "required", "items", "additionalProperties"}
+    for node in nodes(schema):
+        assert set(node) <= allowed, set(node) - allowed
+        assert isinstance(node["type"], str)
+    for field, inner in schema["properties"].items():
+        assert re.fullmatch(r"[a-z_]{1,40}", field)
+        assert len(inner.get("description", "")) <= 120
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_tool_says_what_when_and_what_next_in_little_room(name: str) -> None:
+    tool = TOOLS[name].as_dict()
+    assert re.fullmatch(r"[a-z_]{1,24}", name)
+    assert 0 < len(tool["title"]) <= 40
+    assert 80 < len(tool["description"].encode()) < 1500
+    hints = tool["annotations"]
+    assert set(hints) == {"readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint"}
+    assert not (hints["readOnlyHint"] and hints["destructiveHint"])
+    assert hints["readOnlyHint"] == name.startswith(("get_", "list_", "search_", "server_"))
+
+
+def test_only_what_takes_away_is_destructive() -> None:
+    takers = [name for name, tool in TOOLS.items() if tool.annotations.destructive]
+    assert takers == ["cancel_interaction", "delete_session"]
+
+
+def test_an_unknown_toolset_is_refused_by_name() -> None:
+    with pytest.raises(InvalidArgument, match="expected some of core, all, got 'scheduels'"):
+        select(["scheduels"])
+    assert select(["all"]) == select() == interactd_tools.select(["core", ""])
+
+
+def test_the_page_of_the_tools_is_made_from_them() -> None:
+    assert PAGE.read_text(encoding="utf-8") == render(), "run: python -m interactd_tools.docs docs/tools.md"
+
+
+if __name__ == "__main__":
+    made = {"bytes": size(select()), "tools": [tool.as_dict() for tool in select()]}
+    SNAPSHOT.write_text(json.dumps(made, indent=1) + "\n")
