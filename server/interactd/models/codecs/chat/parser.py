@@ -70,6 +70,9 @@ class ChatParser(StreamParser):
             if choice.get("index") in (None, 0):
                 self._message(obj(choice.get("delta") if "delta" in choice else choice.get("message")))
                 self._finished(choice)
+        if self._reason is not None and not choices and data.get("usage"):
+            # The last word where usage was asked for; some servers then keep the connection open.
+            self._conclude()
 
     def read_body(self, body: Json) -> None:
         if body.get("error"):

@@ -63,24 +63,27 @@ class GenerateParser(StreamParser):
 
     def read_body(self, body: Json) -> None:
         self.read(None, body)
-        if not self.close():
+        if self._reason is None and self._blocked is None and not body.get("candidates"):
             raise Misfit("neither candidates nor a reason why there are none")
+        self._conclude()
 
     def close(self) -> bool:
         if self._reason is None and self._blocked is None:
             return False
+        self._conclude()
+        return True
+
+    def _conclude(self) -> None:
         self._end_run()
         for step in grounding_steps(self._grounding, self._urls, self.state(), self._seen):
             self.out.whole(step, {"id": step.body["id"]} if "id" in step.body else {})
         usage = read_usage(self._usage) if self._usage else None
-        if self._reason is None or self._blocked is not None:
-            self.finish("content_filter", self._blocked, usage, detail=self._detail)
-            return True
-        reason = _REASONS.get(self._reason, "unknown")
+        if self._blocked is not None:
+            return self.finish("content_filter", self._blocked, usage, detail=self._detail)
+        reason = _REASONS.get(self._reason or "", "unknown")
         if reason == "stop" and self._calls:
             reason = "tool_calls"
         self.finish(reason, self._reason, usage, detail=self._detail)
-        return True
 
     # -- parts ---------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from interactd.errors import InteractdError
 from interactd.models.codecs.faults import read_fault, to_error
 from interactd.models.codecs.messages.parser import MessagesParser
-from interactd.models.codecs.messages.request import betas, build
+from interactd.models.codecs.messages.request import BINDING_BETA, betas, build
 from interactd.models.port import ModelRequest
 from interactd.nouns import Json
 
@@ -27,7 +27,9 @@ class MessagesCodec:
         out = {"anthropic-version": VERSION}
         if key:
             out["x-api-key"] = key
-        if request is not None and (used := betas(request)):
+        # Without the request nobody can tell whether its body needs the beta; announcing it does no harm, a body
+        # that uses it unannounced is refused.
+        if used := [BINDING_BETA] if request is None else betas(request):
             out["anthropic-beta"] = ",".join(used)
         return out
 

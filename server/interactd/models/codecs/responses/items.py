@@ -123,12 +123,12 @@ def _server_tool(kind: str, item: Json, own: Json) -> list[Step]:
     part: Json = {"provider": own["provider"], "model": own["model"], "part_of": id}
     failed = item.get("status") in ("failed", "incomplete")
 
-    def pair(name: str, call: Json, result: Any, **more: Any) -> list[Step]:
-        steps = [Step(f"{name}_call", {"id": id, **call}, own)]
+    def pair(tool: str, call: Json, result: Any, **more: Any) -> list[Step]:
+        steps = [Step(f"{tool}_call", {"id": id, **call}, own)]
         if result or failed or more.get("is_error"):
             body: Json = {"call_id": id, "result": result or "", **more}
             body["is_error"] = bool(more.get("is_error") or failed)
-            steps.append(Step(f"{name}_result", body, part))
+            steps.append(Step(f"{tool}_result", body, part))
         return steps
 
     if kind == "web_search_call":

@@ -136,6 +136,7 @@ class ResponsesParser(StreamParser):
     def _end_response(self, response: Json, kind: str) -> None:
         self._head(response)
         status = text(response.get("status")) or kind.removeprefix("response.")
+        status = "completed" if status in ("complete", "done") else status
         if status == "failed" or (response.get("error") and status not in ("completed", "incomplete")):
             raise to_error(self.provider, fault_of({"error": response.get("error") or "the response failed"}))
         seen = {text(found.item.get("id")) for found in self._items.values() if found.done}
@@ -156,7 +157,7 @@ class ResponsesParser(StreamParser):
         if status == "incomplete":
             raw = text(obj(response.get("incomplete_details")).get("reason")) or status
             return _INCOMPLETE.get(raw, "unknown"), raw, None
-        if status not in ("completed", "done"):
+        if status != "completed":
             return "unknown", status, None
         if self._has_calls:
             return "tool_calls", status, None
