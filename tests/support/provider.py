@@ -160,7 +160,11 @@ class FakeProvider:
         self.connections += 1
         number = self.connections
         try:
-            early = b""
+            early = await reader.read(1)
+            if early == b"\x16":
+                # A TLS client: answered as plain HTTP servers do.
+                writer.write(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+                return
             while (request := await self._read(reader, number, early)) is not None:
                 watch = asyncio.create_task(reader.read(1))
                 answer = asyncio.create_task(self._answer(request, writer))

@@ -155,7 +155,7 @@ class HttpModel:
                 # A compressing proxy would hold deltas back until its block is full.
                 "accept-encoding": "identity",
                 **settings.headers,
-                **self._codec.headers(provider.key),
+                **self._codec.headers(provider.key, request),
             },
             timeout=httpx2.Timeout(None, connect=settings.connect_timeout_s, pool=settings.connect_timeout_s),
         )
