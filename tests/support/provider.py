@@ -130,6 +130,12 @@ class FakeProvider:
             await self._arrived.wait_for(lambda: len(self.requests) >= count)
         return self.requests[:count]
 
+    async def asked(self, count: int, timeout_s: float = 10) -> list[Request]:
+        """Wait until `count` GETs have arrived; returns them."""
+        async with asyncio.timeout(timeout_s), self._arrived:
+            await self._arrived.wait_for(lambda: len(self.gets) >= count)
+        return self.gets[:count]
+
     async def __aenter__(self) -> FakeProvider:
         await self.start()
         return self
