@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 
 import interactd_tools
+from interactd.engine import LocalEngine
 from interactd.engine.port import Engine
 from interactd.nouns import Caller
+from interactd.store.sqlite import SqliteStore
 from interactd_tools import deadlines
 from interactd_tools.context import CallContext, Progress, ToolResult
 from tools.scripted import Item, ScriptedCatalog
@@ -53,6 +56,12 @@ class World:
         assert not result.is_error, result.text
         return result
 
+    async def ended(self, interaction_id: str) -> None:
+        """Wait until the interaction's run is over, without reading its result."""
+        async with asyncio.timeout(10):
+            async for _ in self.engine.events(interaction_id):
+                pass
+
     async def session(self, **arguments: Any) -> str:
         """Create a session; returns its id."""
         return fields(await self.ok("create_session", **arguments))["session_id"]
@@ -71,15 +80,7 @@ def fields(result: ToolResult) -> dict[str, Any]:
 @pytest.fixture
 async def world(tmp_path: Path, anyio_backend: str) -> AsyncIterator[World]:
     catalog = ScriptedCatalog()
-    try:
-        from interactd.engine import LocalEngine
-        from interactd.store.sqlite import SqliteStore
-
-        engine = LocalEngine(SqliteStore(tmp_path / "interactd.db"), catalog)
-    except ImportError:
-        from tools.plain import PlainEngine
-
-        engine = PlainEngine(catalog)
+    engine = LocalEngine(SqliteStore(tmp_path / "interactd.db"), catalog)
     await engine.start()
     deadlines.forget()
     yield World(engine, catalog)

@@ -41,6 +41,7 @@ Item = str | Says | InteractdError | Callable[[ModelRequest], str]
 class ScriptedModel:
     script: list[Item] = field(default_factory=list[Item])
     requests: list[ModelRequest] = field(default_factory=list[ModelRequest])
+    called: asyncio.Event = field(default_factory=asyncio.Event)
     provider: str = "scripted"
     name: str = "parrot"
     context_window: int | None = 1_000_000
@@ -51,6 +52,7 @@ class ScriptedModel:
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
         self.requests.append(request)
+        self.called.set()
         item = self.script.pop(0) if self.script else "Yes."
         if isinstance(item, InteractdError):
             raise item

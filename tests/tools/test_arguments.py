@@ -314,20 +314,17 @@ def test_plain_text_is_never_taken_for_something_else(text: str) -> None:
         assert read_input(text) == text
 
 
-BAD: list[tuple[str, Any]] = [
-    (name, arguments)
-    for name in TOOLS
-    for arguments in (
-        {"no_such_thing": 1},
-        [1, 2],
-        "text",
-        7,
-        {"session_id": "\ud800", "interaction_id": "\ud800", "query": "\ud800", "model": "\ud800", "\ud800": 1},
-        {"session_id": "x" * 1_000_000, "interaction_id": "x" * 1_000_000, "query": "x" * 1_000_000, "junk": ""},
-        {"session_id": "\0\x1b[2J", "interaction_id": "\0\x1b[2J", "query": "\0", "junk\x1b[2J": "\x07"},
-        {"session_id": [], "interaction_id": {}, "query": 1, "limit": "NaN", "offset": math.nan, "results": 0},
-    )
+WRONG: list[Any] = [
+    {"no_such_thing": 1},
+    [1, 2],
+    "text",
+    7,
+    {"session_id": "\ud800", "interaction_id": "\ud800", "query": "\ud800", "model": "\ud800", "\ud800": 1},
+    {"session_id": "x" * 1_000_000, "interaction_id": "x" * 1_000_000, "query": "x" * 1_000_000, "junk": ""},
+    {"session_id": "\0\x1b[2J", "interaction_id": "\0\x1b[2J", "query": "\0", "junk\x1b[2J": "\x07"},
+    {"session_id": [], "interaction_id": {}, "query": 1, "limit": "NaN", "offset": math.nan, "results": 0},
 ]
+BAD = [(name, wrong) for name in TOOLS for wrong in WRONG]
 
 
 @pytest.mark.anyio

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -39,7 +39,7 @@ def nodes(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield schema
     for inner in [*schema.get("properties", {}).values(), schema.get("items"), schema.get("additionalProperties")]:
         if isinstance(inner, dict):
-            yield from nodes(inner)
+            yield from nodes(cast("dict[str, Any]", inner))
 
 
 def test_the_names_are_fixed_and_so_is_their_order() -> None:

@@ -88,7 +88,7 @@ async def test_a_transcript_is_short_by_default_and_pages_back(world: World) -> 
 
 async def test_a_detailed_transcript_shows_as_many_turns_as_fit_and_the_way_to_the_rest(world: World) -> None:
     session_id = await world.session()
-    texts = [f"Answer {i}. " + "\n\n".join(f"word {i} {n}" * 10 for n in range(60)) for i in range(4)]
+    texts = [f"Answer {i}. " + "\n\n".join(f"word {i} {n}" * 10 for n in range(120)) for i in range(4)]
     for text in texts:
         world.says(text)
         await world.turn(session_id)

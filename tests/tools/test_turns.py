@@ -76,9 +76,7 @@ async def test_a_background_turn_returns_at_once_and_its_result_is_announced_unt
     handle = await world.turn(first, "Look for it.", background=True)
     assert handle["status"] in ("queued", "in_progress")
     gate.set()
-    async with asyncio.timeout(10):
-        while fields(await world.ok("list_sessions", unread=True))["unread"] != [handle["interaction_id"]]:
-            await asyncio.sleep(0.01)
+    await world.ended(handle["interaction_id"])
     other = await world.ok("send_turn", session_id=second, input="Hello.")
     assert "Unread background results in 1 session: list_sessions(unread=true)" in other.text
     listed = await world.ok("list_sessions", unread=True)
@@ -281,8 +279,7 @@ async def test_giving_up_on_the_call_does_not_stop_the_turn(world: World) -> Non
     world.says(Says([gate, "Done."]))
     call = asyncio.create_task(world.call("send_turn", {"session_id": session_id, "input": "x"}))
     async with asyncio.timeout(10):
-        while not world.asked:
-            await asyncio.sleep(0.01)
+        await world.catalog.model.called.wait()
     call.cancel()
     assert isinstance((await asyncio.gather(call, return_exceptions=True))[0], asyncio.CancelledError)
     gate.set()
