@@ -1,0 +1,194 @@
+"""Numbered, append-only migrations. Never change one that was released: add the next.
+
+The number of the last one is in `PRAGMA user_version`; sqlite-utils keeps its own record of names beside it. It is
+imported only when a migration is due (it costs a tenth of a second), and always runs inside our own BEGIN IMMEDIATE,
+because a plain BEGIN fails at once when two processes start together.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from interactd.errors import StorageError
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+APPLICATION_ID: Final = 0x696E7464
+"""Marks the file as ours ("intd"), so that somebody else's database is never migrated."""
+
+SESSIONS: Final = """
+CREATE TABLE sessions (
+    id TEXT PRIMARY KEY NOT NULL,
+    owner TEXT NOT NULL,
+    title TEXT,
+    created_at REAL NOT NULL,
+    updated_at REAL NOT NULL,
+    expires_at REAL,
+    ttl_s REAL,
+    head TEXT,
+    turns INTEGER NOT NULL,
+    forked_from TEXT,
+    forked_at TEXT,
+    model TEXT,
+    agent TEXT,
+    labels TEXT,
+    generation_config TEXT,
+    tools TEXT,
+    system_instruction TEXT
+) STRICT;
+CREATE INDEX sessions_by_activity ON sessions (owner, updated_at, id);
+CREATE INDEX sessions_by_expiry ON sessions (expires_at) WHERE expires_at IS NOT NULL;
+CREATE INDEX sessions_forked ON sessions (forked_at) WHERE forked_at IS NOT NULL;
+
+-- skip_id is an ancestor chosen so that any ancestor is reached in a logarithmic number of jumps.
+-- steps is how many there are: the next one's seq.
+CREATE TABLE interactions (
+    id TEXT PRIMARY KEY NOT NULL,
+    session_id TEXT NOT NULL,
+    previous_interaction_id TEXT,
+    status TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    started_at REAL,
+    finished_at REAL,
+    read_at REAL,
+    background INTEGER NOT NULL,
+    depth INTEGER NOT NULL,
+    skip_id TEXT NOT NULL,
+    skip_depth INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    steps INTEGER NOT NULL,
+    model TEXT,
+    agent TEXT,
+    finish_reason TEXT,
+    usage TEXT,
+    error TEXT,
+    pending TEXT,
+    generation_config TEXT,
+    tools TEXT,
+    system_instruction TEXT
+) STRICT;
+CREATE INDEX interactions_by_session ON interactions (session_id);
+CREATE INDEX interactions_by_previous ON interactions (previous_interaction_id)
+    WHERE previous_interaction_id IS NOT NULL;
+CREATE UNIQUE INDEX one_running_interaction ON interactions (session_id)
+    WHERE status IN ('in_progress', 'requires_action');
+CREATE INDEX interactions_queued ON interactions (session_id) WHERE status = 'queued';
+CREATE INDEX interactions_unread ON interactions (session_id)
+    WHERE background = 1 AND read_at IS NULL AND finished_at IS NOT NULL;
+
+-- An id is never used again, because the full-text index and its progress mark refer to it.
+CREATE TABLE steps (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    interaction_id TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    type TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    body TEXT NOT NULL,
+    state TEXT,
+    UNIQUE (interaction_id, seq)
+) STRICT;
+
+CREATE TABLE idempotency_keys (
+    owner TEXT NOT NULL,
+    key TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    target_id TEXT NOT NULL,
+    session_id TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    PRIMARY KEY (owner, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX idempotency_keys_by_session ON idempotency_keys (session_id);
+CREATE INDEX idempotency_keys_by_age ON idempotency_keys (created_at);
+
+CREATE TABLE tombstones (
+    id TEXT PRIMARY KEY NOT NULL,
+    kind TEXT NOT NULL,
+    session_id TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    deleted_at REAL NOT NULL,
+    reason TEXT NOT NULL,
+    receipt TEXT
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE settings (
+    name TEXT PRIMARY KEY NOT NULL,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- The rowid is steps.id. Words of scripts without spaces are separated by U+200B.
+CREATE VIRTUAL TABLE step_texts USING fts5 (text, tokenize = 'unicode61 remove_diacritics 2');
+-- Entries of step_texts whose step is gone: taken out in small pieces.
+CREATE TABLE step_texts_gone (id INTEGER PRIMARY KEY) STRICT;
+"""
+
+
+def _statements(script: str) -> list[str]:
+    """Split a script of ours: `executescript` would commit the transaction it is called in."""
+    lines = [line for line in script.splitlines() if not line.startswith("--")]
+    return [statement.strip() for statement in "\n".join(lines).split(";") if statement.strip()]
+
+
+def m001_sessions(db: Database) -> None:
+    """Sessions, interactions, steps, keys, tombstones, settings and the full-text index."""
+    for statement in _statements(SESSIONS):
+        db.conn.execute(statement)
+
+
+ALL: Final[Sequence[Callable[[Database], None]]] = (m001_sessions,)
+LATEST: Final = len(ALL)
+
+
+def version(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the schema number of the file; 0 for an empty one.
+
+    Raises:
+        StorageError: it is newer than this version of interactd, or another program's database.
+        sqlite3.DatabaseError: it is no database, or damaged.
+    """
+    number: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    application: int = connection.execute("PRAGMA application_id").fetchone()[0]
+    tables: int = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    if application != APPLICATION_ID and (tables or number or application):
+        raise StorageError(
+            f"{path} is another program's SQLite database",
+            repair="It was left as it is. Move it elsewhere, or set INTERACTD_HOME to another folder.",
+            path=str(path),
+        )
+    if number > LATEST:
+        raise StorageError(
+            f"{path} was written by a newer interactd (schema {number}, this version knows {LATEST})",
+            repair="Upgrade interactd, or set INTERACTD_HOME to another folder. The file was left as it is.",
+            path=str(path),
+            schema=number,
+        )
+    return number
+
+
+def migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Bring the file to `LATEST` in one transaction, unless it is there already."""
+    if version(connection, path) == LATEST:
+        return
+    from sqlite_utils import Database, Migrations
+
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        # Another process may have done it while this one waited for the lock.
+        if version(connection, path) < LATEST:
+            numbered = Migrations("interactd")
+            for migration in ALL:
+                numbered()(migration)
+            numbered.apply(Database(connection))
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {LATEST}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

@@ -1,0 +1,241 @@
+"""A turn's life: accepted, claimed, written step by step, settled. Every change checks the runner's claim."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any, Final
+
+from interactd.errors import Conflict, Expired, Fenced, InteractdError
+from interactd.nouns import OPEN, TERMINAL, Interaction, Json, Status, Step, Usage
+from interactd.store.port import IdempotencyKey, Started
+from interactd.store.sqlite.queries import rows, sessions
+
+RUNNING: Final = "status IN ('in_progress', 'requires_action')"
+
+_INSERT: Final = (
+    "INSERT INTO interactions (id, session_id, previous_interaction_id, status, created_at, started_at, background,"
+    " depth, skip_id, skip_depth, epoch, attempt, steps, model, agent, pending, generation_config, tools,"
+    " system_instruction) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_INSERT_STEP: Final = "INSERT INTO steps (interaction_id, seq, type, created_at, body, state) VALUES (?, ?, ?, ?, ?, ?)"
+_HEAD: Final = (
+    "UPDATE sessions SET head = ?, turns = ?, updated_at = ?, expires_at = ?"
+    " WHERE id = ? AND (expires_at IS NULL OR expires_at > ?)"
+)
+_PARENT: Final = (
+    "SELECT p.depth, p.skip_id, p.skip_depth, s.skip_id, s.skip_depth"
+    " FROM interactions p JOIN interactions s ON s.id = p.skip_id WHERE p.id = ?"
+)
+
+
+def accept(
+    connection: sqlite3.Connection,
+    interaction: Interaction,
+    tail: Sequence[Any],
+    steps: Sequence[rows.StepValues],
+    expires_at: float | None,
+    key: IdempotencyKey | None,
+) -> Started:
+    """Insert the interaction with its first steps and move the session's head to it.
+
+    `tail` has the encoded columns model, agent, pending, generation_config, tools, system_instruction.
+    """
+    id, session_id, now = interaction.id, interaction.session_id, interaction.created_at
+    if before := sessions.started_before(connection, "send_turn", key, now):
+        return before
+    depth, skip_id, skip_depth = 1, id, 1
+    previous = interaction.previous_interaction_id
+    if previous is not None:
+        parent = connection.execute(_PARENT, (rows.exact(previous),)).fetchone()
+        if parent is None:
+            raise rows.missing(connection, "interaction", previous)
+        depth, skip_id, skip_depth = _skip(previous, parent)
+    moved = connection.execute(_HEAD, (id, depth, now, expires_at, session_id, now))
+    if moved.rowcount == 0:
+        raise _session_gone(connection, session_id)
+    running = interaction.status == "in_progress"
+    try:
+        connection.execute(
+            _INSERT,
+            (
+                id,
+                session_id,
+                previous,
+                interaction.status,
+                now,
+                interaction.started_at or now if running else None,
+                interaction.background,
+                depth,
+                skip_id,
+                skip_depth,
+                interaction.epoch,
+                interaction.attempt,
+                len(steps),
+                *tail,
+            ),
+        )
+    except sqlite3.IntegrityError as error:
+        raise _conflict(connection, interaction) from error
+    _insert_steps(connection, id, 0, steps)
+    sessions.keep_key(connection, "send_turn", key, id, session_id, now)
+    return Started(id, created=True)
+
+
+def tail_values(interaction: Interaction, pending: Json | None) -> tuple[Any, ...]:
+    """Encode the columns that `accept` takes as `tail`."""
+    return (
+        rows.clean(interaction.model),
+        rows.clean(interaction.agent),
+        None if pending is None else rows.dump(pending),
+        rows.dump_some(interaction.generation_config.as_dict()),
+        rows.dump_some(interaction.tools),
+        rows.clean(interaction.system_instruction),
+    )
+
+
+def claim(connection: sqlite3.Connection, id: str, from_status: Sequence[Status], now: float) -> Interaction | None:
+    """Take the interaction for running, if it is in one of these statuses and its session has no other running."""
+    allowed = [status for status in from_status if status in OPEN]
+    try:
+        done = connection.execute(
+            "UPDATE interactions SET status = 'in_progress', epoch = epoch + 1, attempt = attempt + 1,"
+            f" started_at = coalesce(started_at, ?) WHERE id = ? AND status IN ({', '.join('?' * len(allowed))})",
+            (now, rows.exact(id), *allowed),
+        )
+    except sqlite3.IntegrityError:
+        return None
+    taken = done.rowcount == 1
+    row = connection.execute(f"SELECT {rows.INTERACTION} FROM interactions WHERE id = ?", (rows.exact(id),)).fetchone()
+    if row is None:
+        raise rows.missing(connection, "interaction", id)
+    return rows.interaction(row) if taken else None
+
+
+def append(
+    connection: sqlite3.Connection, id: str, epoch: int, steps: Sequence[rows.StepValues], pending: str | None
+) -> int:
+    """Append steps and replace the note of what is pending; returns the first one's seq."""
+    row = connection.execute("SELECT epoch, status, steps FROM interactions WHERE id = ?", (rows.exact(id),)).fetchone()
+    if row is None:
+        raise rows.missing(connection, "interaction", id)
+    _fence(id, epoch, row[0], row[1])
+    connection.execute("UPDATE interactions SET steps = steps + ?, pending = ? WHERE id = ?", (len(steps), pending, id))
+    _insert_steps(connection, id, row[2], steps)
+    return row[2]
+
+
+def settle(
+    connection: sqlite3.Connection,
+    id: str,
+    epoch: int | None,
+    status: Status,
+    steps: Sequence[rows.StepValues],
+    usage: Usage | None,
+    outcome: Sequence[Any],
+    now: float,
+) -> Interaction:
+    """End a run. `outcome` has the encoded error, finish_reason and model."""
+    row = connection.execute(
+        f"SELECT {rows.INTERACTION}, steps FROM interactions WHERE id = ?", (rows.exact(id),)
+    ).fetchone()
+    if row is None:
+        raise rows.missing(connection, "interaction", id)
+    settled = rows.interaction(row)
+    _fence(id, epoch, settled.epoch, settled.status)
+    error, finish_reason, model = outcome
+    if usage is not None:
+        settled.usage = usage if settled.usage is None else settled.usage.plus(usage)
+    settled.status = status
+    settled.error = rows.load(error)
+    settled.finish_reason = finish_reason
+    settled.model = model or settled.model
+    settled.finished_at = now if status in TERMINAL else None
+    settled.epoch += epoch is None
+    connection.execute(
+        "UPDATE interactions SET status = ?, epoch = ?, usage = ?, error = ?, finish_reason = ?, model = ?,"
+        " finished_at = ?, pending = NULL, steps = steps + ? WHERE id = ?",
+        (
+            status,
+            settled.epoch,
+            rows.usage_text(settled.usage),
+            error,
+            finish_reason,
+            settled.model,
+            settled.finished_at,
+            len(steps),
+            id,
+        ),
+    )
+    _insert_steps(connection, id, row[-1], steps)
+    return settled
+
+
+def mark_read(connection: sqlite3.Connection, id: str, now: float) -> None:
+    """Note when the finished result was first fetched."""
+    connection.execute(
+        "UPDATE interactions SET read_at = ? WHERE id = ? AND read_at IS NULL AND finished_at IS NOT NULL",
+        (now, rows.exact(id)),
+    )
+
+
+def steps_as_kept(steps: Sequence[Step], first: int, values: Sequence[rows.StepValues]) -> list[Step]:
+    """Return the steps with the seq and time they were given."""
+    return [
+        Step(step.type, step.body, step.state, first + offset, value[1])
+        for offset, (step, value) in enumerate(zip(steps, values, strict=True))
+    ]
+
+
+def _insert_steps(connection: sqlite3.Connection, id: str, first: int, steps: Sequence[rows.StepValues]) -> None:
+    connection.executemany(_INSERT_STEP, [(id, first + offset, *values) for offset, values in enumerate(steps)])
+
+
+def _skip(previous: str, parent: Sequence[Any]) -> tuple[int, str, int]:
+    """Choose a child's depth and skip ancestor (a skew-binary list: O(log n) to any ancestor, O(1) to extend)."""
+    depth, _, skip_depth, far_id, far_depth = parent
+    if depth - skip_depth == skip_depth - far_depth:
+        return depth + 1, far_id, far_depth
+    return depth + 1, previous, depth
+
+
+def _fence(id: str, epoch: int | None, current: int, status: Status) -> None:
+    if status in TERMINAL:
+        raise Fenced(
+            f"interaction {id} is already {status}", repair="get_interaction shows its outcome.", id=id, status=status
+        )
+    if epoch is not None and epoch != current:
+        raise Fenced(
+            f"interaction {id} was claimed by a newer runner",
+            repair="Stop: the newer one goes on.",
+            id=id,
+            epoch=current,
+        )
+
+
+def _session_gone(connection: sqlite3.Connection, id: str) -> InteractdError:
+    row = connection.execute("SELECT expires_at FROM sessions WHERE id = ?", (id,)).fetchone()
+    if row is None:
+        return rows.missing(connection, "session", id)
+    return Expired(
+        f"session {id} has expired",
+        repair="Start a new one with create_session, or fork_session to go on from it while it is still kept.",
+        kind="session",
+        id=id,
+        expires_at=row[0],
+    )
+
+
+def _conflict(connection: sqlite3.Connection, interaction: Interaction) -> InteractdError:
+    row = connection.execute(
+        f"SELECT id, status FROM interactions WHERE session_id = ? AND {RUNNING}", (interaction.session_id,)
+    ).fetchone()
+    if row is None or interaction.status == "queued":
+        return Conflict(f"there is an interaction {interaction.id} already", repair="Make a new id.", id=interaction.id)
+    doing = "is running" if row[1] == "in_progress" else "waits for an answer"
+    return Conflict(
+        f"interaction {row[0]} of this session {doing}",
+        repair=f"Wait with get_interaction({row[0]}), or cancel_interaction it, or send the turn with if_busy=queue.",
+        interaction_id=row[0],
+        status=row[1],
+    )

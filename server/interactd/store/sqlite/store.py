@@ -1,0 +1,319 @@
+"""The Store of one user's machine: a SQLite file, written by one thread, read by a few."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Concatenate, Final, Literal, ParamSpec, TypeVar
+
+from interactd.errors import InvalidArgument, NotFound, StorageError
+from interactd.nouns import TERMINAL, Interaction, Json, Session, Status, Step, Usage
+from interactd.store.port import IdempotencyKey, Page, Receipt, Started, Turn
+from interactd.store.sqlite import connect, migrations
+from interactd.store.sqlite.checkpoints import Checkpointer
+from interactd.store.sqlite.queries import history, removal, rows, search, sessions, turns
+from interactd.store.sqlite.readers import Readers
+from interactd.store.sqlite.upkeep import Upkeep
+from interactd.store.sqlite.writer import Work, Writer
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+CHECKED_AT_OPEN_BYTES: Final = 8 << 20
+"""A file up to this size is checked for damage when it is opened (about 10 ms); a larger one when it is read."""
+SPARE_BYTES: Final = 1 << 20
+
+
+class SqliteStore:
+    """See `interactd.store.port.Store` for what each method promises."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = path
+        self._writer: Writer | None = None
+        self._readers: Readers | None = None
+        self._checkpoints: Checkpointer | None = None
+        self._upkeep = Upkeep(path, lambda: self._writer is not None and self._writer.busy)
+
+    async def open(self) -> None:
+        if self._writer is not None:
+            return
+        connection = await asyncio.to_thread(self._prepare)
+        checkpoints = Checkpointer(self.file)
+        self._writer = Writer(self.file, connection, self._upkeep.chores, checkpoints.wrote)
+        self._readers = Readers(self.file)
+        self._checkpoints = checkpoints
+        checkpoints.start()
+        self._writer.start()
+
+    def _prepare(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = None
+        try:
+            connect.make_file(self.file)
+            connection = connect.connect(self.file, busy_s=30.0)
+            migrations.version(connection, self.file)
+            if self.file.stat().st_size <= CHECKED_AT_OPEN_BYTES:
+                verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+                if verdict != "ok":
+                    raise connect.damaged(self.file, verdict)
+            connect.use_wal(connection, self.file)
+            migrations.migrate(connection, self.file)
+            connection.execute("PRAGMA busy_timeout = 1000")
+        except (sqlite3.Error, OSError, StorageError) as error:
+            if connection is not None:
+                connection.close()
+            raise connect.translate(error, self.file) from error
+        return connection
+
+    async def aclose(self) -> None:
+        """Finish what was submitted, then close. May be called twice."""
+        writer, readers, checkpoints = self._writer, self._readers, self._checkpoints
+        self._writer = self._readers = self._checkpoints = None
+        if readers is not None:
+            await readers.aclose()
+        if checkpoints is not None:
+            await asyncio.to_thread(checkpoints.close)
+        if writer is not None:
+            # Last: closing the last connection moves the WAL into the file.
+            await writer.aclose()
+
+    # -- finding ---------------------------------------------------------------------------------------------
+    async def find(self, kind: Literal["session", "interaction"], prefix: str) -> str:
+        return await self._read(sessions.find, kind, prefix)
+
+    # -- sessions --------------------------------------------------------------------------------------------
+    async def create_session(self, session: Session, key: IdempotencyKey | None = None) -> Started:
+        values = rows.session_values(session)
+        return await self._write(
+            lambda db: sessions.insert(db, "create_session", values, key), size=_size(values), intake=True
+        )
+
+    async def get_session(self, session_id: str) -> Session:
+        return await self._read(sessions.get, session_id, time.time())
+
+    async def list_sessions(
+        self,
+        *,
+        owner: str = "local",
+        state: Literal["active", "expired", "all"] = "active",
+        labels: dict[str, str] | None = None,
+        unread: bool = False,
+        limit: int = 20,
+        cursor: str | None = None,
+    ) -> Page:
+        return await self._read(
+            sessions.page,
+            owner=owner,
+            state=state,
+            labels=labels,
+            unread=unread,
+            limit=limit,
+            cursor=cursor,
+            now=time.time(),
+        )
+
+    async def fork_session(self, session: Session, key: IdempotencyKey | None = None) -> Started:
+        values = rows.session_values(session)
+        return await self._write(lambda db: sessions.fork(db, values, key), size=_size(values), intake=True)
+
+    async def set_expiry(self, session_id: str, ttl_s: float | None, expires_at: float | None) -> None:
+        await self._write(lambda db: sessions.set_expiry(db, session_id, ttl_s, expires_at))
+
+    async def delete_session(self, session_id: str, now: float) -> Receipt:
+        receipt = await self._write(lambda db: removal.delete(db, session_id, now))
+        await self._upkeep.clear(self._open_writer())
+        return receipt
+
+    async def sweep(self, now: float, *, limit: int = 100) -> list[Receipt]:
+        await self._write(lambda db: removal.forget_keys(db, now))
+        receipts: list[Receipt] = []
+        for id in await self._read(removal.expired, now, limit):
+            # One transaction each, so that turns come in between.
+            with contextlib.suppress(NotFound):
+                receipt = await self._write(functools.partial(removal.sweep_one, id=id, now=now))
+                if receipt is not None:
+                    receipts.append(receipt)
+        if receipts:
+            await self._upkeep.clear(self._open_writer())
+        return receipts
+
+    # -- interactions ----------------------------------------------------------------------------------------
+    async def accept(
+        self,
+        interaction: Interaction,
+        steps: Sequence[Step],
+        *,
+        expires_at: float | None,
+        key: IdempotencyKey | None = None,
+        pending: Json | None = None,
+        durable: bool = False,
+    ) -> Started:
+        if interaction.status not in ("in_progress", "queued"):
+            raise InvalidArgument(f"a turn cannot be accepted as {interaction.status}", field="status")
+        tail = turns.tail_values(interaction, pending)
+        values, size = rows.step_values(steps, interaction.created_at)
+        return await self._write(
+            lambda db: turns.accept(db, interaction, tail, values, expires_at, key),
+            size=size + _size(tail),
+            durable=durable,
+            intake=True,
+        )
+
+    async def claim(self, interaction_id: str, *, from_status: Sequence[Status], now: float) -> Interaction | None:
+        statuses = tuple(from_status)
+        return await self._write(lambda db: turns.claim(db, interaction_id, statuses, now))
+
+    async def append(
+        self,
+        interaction_id: str,
+        epoch: int,
+        steps: Sequence[Step],
+        *,
+        pending: Json | None = None,
+        durable: bool = False,
+    ) -> list[Step]:
+        values, size = rows.step_values(steps, time.time())
+        note = None if pending is None else rows.dump(pending)
+        first = await self._write(
+            lambda db: turns.append(db, interaction_id, epoch, values, note), size=size, durable=durable
+        )
+        return turns.steps_as_kept(steps, first, values)
+
+    async def settle(
+        self,
+        interaction_id: str,
+        epoch: int | None,
+        status: Status,
+        *,
+        steps: Sequence[Step] = (),
+        usage: Usage | None = None,
+        error: Json | None = None,
+        finish_reason: str | None = None,
+        model: str | None = None,
+        now: float,
+    ) -> Interaction:
+        if status not in TERMINAL and status != "requires_action":
+            raise InvalidArgument(f"an interaction cannot be settled as {status}", field="status")
+        values, size = rows.step_values(steps, now)
+        outcome = (None if error is None else rows.dump(error), rows.clean(finish_reason), rows.clean(model))
+        return await self._write(
+            lambda db: turns.settle(db, interaction_id, epoch, status, values, usage, outcome, now), size=size
+        )
+
+    async def get_interaction(self, interaction_id: str) -> Interaction:
+        return await self._read(history.get, interaction_id)
+
+    async def get_steps(self, interaction_id: str, *, after: int = -1, limit: int | None = None) -> list[Step]:
+        return await self._read(history.steps, interaction_id, after, limit)
+
+    async def pending(self, interaction_id: str) -> Json | None:
+        return await self._read(history.pending, interaction_id)
+
+    async def active(self, session_id: str) -> list[Interaction]:
+        return await self._read(history.active, session_id)
+
+    async def unfinished(self) -> list[Interaction]:
+        return await self._read(history.unfinished)
+
+    async def mark_read(self, interaction_id: str, now: float) -> None:
+        await self._write(lambda db: turns.mark_read(db, interaction_id, now))
+
+    async def count_unread(self, *, owner: str = "local") -> int:
+        return await self._read(history.count_unread, owner)
+
+    # -- history ---------------------------------------------------------------------------------------------
+    async def path(self, head: str, *, limit: int, before: str | None = None, with_steps: bool = True) -> list[Turn]:
+        return await self._read(history.path, head, limit, before, with_steps)
+
+    async def contains(self, head: str, interaction_id: str) -> bool:
+        return await self._read(history.contains, head, interaction_id)
+
+    async def search(
+        self,
+        query: str,
+        *,
+        owner: str = "local",
+        session_id: str | None = None,
+        types: Sequence[str] | None = None,
+        limit: int = 10,
+        cursor: str | None = None,
+    ) -> Page:
+        newest: int | None = await self._read(search.newest_unindexed)
+        if newest is not None:
+            while await self._write(functools.partial(search.index_towards, id=newest)):
+                pass
+        return await self._read(
+            search.find,
+            query=query,
+            owner=owner,
+            session_id=session_id,
+            types=None if types is None else tuple(types),
+            limit=limit,
+            cursor=cursor,
+        )
+
+    # -- health ----------------------------------------------------------------------------------------------
+    async def stats(self) -> Json:
+        def count(db: sqlite3.Connection) -> Json:
+            tables = ("sessions", "interactions", "steps")
+            return {table: db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables} | {
+                "schema": db.execute("PRAGMA user_version").fetchone()[0]
+            }
+
+        counts = await self._read(count)
+        wal = self.file.with_name(self.file.name + "-wal")
+        return {
+            "path": str(self.file),
+            "bytes": self.file.stat().st_size,
+            "wal_bytes": wal.stat().st_size if wal.exists() else 0,
+            "free_bytes": connect.free_bytes(self.file),
+            **counts,
+            "sqlite": sqlite3.sqlite_version,
+        }
+
+    async def check(self) -> None:
+        if connect.free_bytes(self.file) < SPARE_BYTES:
+            raise connect.full(self.file)
+        await self.put_setting("store.checked_at", time.time())
+
+    # -- small settings --------------------------------------------------------------------------------------
+    async def get_setting(self, name: str) -> Any:
+        def get(db: sqlite3.Connection) -> Any:
+            row = db.execute("SELECT value FROM settings WHERE name = ?", (rows.exact(name),)).fetchone()
+            return None if row is None else rows.load(row[0])
+
+        return await self._read(get)
+
+    async def put_setting(self, name: str, value: Any) -> None:
+        values = (rows.exact(name), rows.dump(value))
+        await self._write(
+            lambda db: db.execute("INSERT OR REPLACE INTO settings (name, value) VALUES (?, ?)", values) and None,
+            size=len(values[1]),
+        )
+
+    # -- inside ----------------------------------------------------------------------------------------------
+    async def _read(self, run: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._readers is None:
+            raise _not_open()
+        return await self._readers.read(lambda db: run(db, *args, **kwargs))
+
+    async def _write(self, run: Work[T], *, size: int = 0, durable: bool = False, intake: bool = False) -> T:
+        return await self._open_writer().submit(run, size=size, durable=durable, intake=intake)
+
+    def _open_writer(self) -> Writer:
+        if self._writer is None:
+            raise _not_open()
+        return self._writer
+
+
+def _not_open() -> StorageError:
+    return StorageError("the store is not open", repair="Make the call again: the daemon is starting or stopping.")
+
+
+def _size(values: Sequence[Any]) -> int:
+    """About how many bytes a job holds with these column values."""
+    return 500 + sum(len(value) for value in values if isinstance(value, str))

@@ -1,0 +1,89 @@
+"""What the writer does when nothing waits: fill the full-text index, and finish what a delete began."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from interactd.store.sqlite.checkpoints import truncate
+from interactd.store.sqlite.queries import removal, search
+from interactd.store.sqlite.writer import Chore, Writer
+
+log = logging.getLogger(__name__)
+
+VACUUM_AT_ONCE_BYTES: Final = 32 << 20
+"""A file up to this size is rewritten while the delete waits; a larger one when the store is idle."""
+VACUUM_QUIET_S: Final = 2.0
+CLEAR_WAIT_S: Final = 10.0
+"""How long a delete waits for the housekeeping that follows it; the rest goes on in idle times."""
+_TRUNCATE_TRIES: Final = 5
+
+
+class Upkeep:
+    """Chores for a `Writer`, and the same work for a caller who waits for it."""
+
+    def __init__(self, path: Path, is_busy: Callable[[], bool]) -> None:
+        self.path = path
+        self._is_busy = is_busy
+        self.chores = [
+            Chore(search.index_piece),
+            Chore(removal.clear_piece),
+            Chore(self._rewrite_when_idle, bare=True, after_s=VACUUM_QUIET_S),
+        ]
+
+    async def clear(self, writer: Writer) -> None:
+        """Leave nothing in the files of what was deleted, as far as that can be done while somebody waits."""
+        deadline = time.monotonic() + CLEAR_WAIT_S
+        while time.monotonic() < deadline:
+            if await writer.submit(removal.clear_piece):
+                continue
+            if not await writer.submit(self._rewrite_if_small, bare=True):
+                return
+
+    def _rewrite_if_small(self, connection: sqlite3.Connection) -> bool:
+        """Returns whether a delete came in between, so that it begins again."""
+        due = removal.due(connection)
+        if due is None:
+            return False
+        if due != "vacuum":
+            return True
+        if self.path.stat().st_size <= VACUUM_AT_ONCE_BYTES:
+            self._rewrite(connection)
+        else:
+            _truncate(connection)
+        return False
+
+    def _rewrite_when_idle(self, connection: sqlite3.Connection) -> bool:
+        """Returns whether it has to be tried again: a turn came in."""
+        if removal.due(connection) != "vacuum":
+            return False
+        # In this thread, between two steps of the VACUUM: it gives way to whoever wants to write.
+        connection.set_progress_handler(self._is_busy, 10_000)
+        try:
+            self._rewrite(connection)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+                raise
+            return True
+        finally:
+            connection.set_progress_handler(None, 0)
+        return False
+
+    def _rewrite(self, connection: sqlite3.Connection) -> None:
+        began = time.monotonic()
+        connection.execute("VACUUM")
+        removal.vacuumed(connection)
+        _truncate(connection)
+        log.debug("rewrote the database in %.0f ms", (time.monotonic() - began) * 1000)
+
+
+def _truncate(connection: sqlite3.Connection) -> None:
+    # The checkpoint thread or a reader can be in the way for a moment; later it is done when the store is idle.
+    for attempt in range(_TRUNCATE_TRIES):
+        if truncate(connection):
+            return
+        time.sleep(0.01 * 2**attempt)
