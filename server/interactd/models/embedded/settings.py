@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from interactd.config import Embedded
 
 WEIGHTS_VARIABLE = "INTERACTD_WEIGHTS"
 
@@ -34,6 +38,19 @@ class EmbeddedSettings:
     """For a request that sets no limit: a small model that repeats itself must end some time."""
     prompt_cache_mib: int = 192
     """Memory for the prompts of sessions that took turns on the one slot."""
+
+    @classmethod
+    def of(cls, section: Embedded) -> EmbeddedSettings:
+        """Return the settings of the configuration's `[embedded]` section."""
+        settings = cls(
+            url=section.url,
+            weights=Path(section.weights).expanduser() if section.weights else None,
+            idle_s=section.idle_s,
+            threads=section.threads,
+            context=section.context,
+            max_output_tokens=section.max_output_tokens,
+        )
+        return replace(settings, model=section.model) if section.model else settings
 
     def thread_count(self) -> int:
         """Return the number of threads to generate with, at least 1."""

@@ -50,7 +50,7 @@ def check(tools: list[Json]) -> None:
             raise InvalidArgument(
                 f"tools[{number}].name: expected letters, digits and _ . : -, at most 128.", field="tools"
             )
-        if not isinstance(tool.get("parameters") or {}, dict):
+        if not isinstance(tool.get("parameters"), dict | None):
             raise InvalidArgument(f"tools[{number}].parameters: expected a JSON schema object.", field="tools")
 
 
