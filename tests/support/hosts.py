@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 
 from interactd import paths as where
-from interactd.daemon import lock
 from interactd.paths import Paths
 
 Json = dict[str, Any]
@@ -50,7 +49,12 @@ class Home:
     def host(self, *options: str, real: bool = False, **env: str) -> Host:
         """Start a shim as a host would. `options` go before `mcp` (see echo.py); `real` is `interactd mcp`."""
         command = ["-m", "interactd"] if real else [str(ECHO), *options]
-        host = Host([sys.executable, *command, "mcp"], {**self.env, **env}, self.root.parent)
+        return self.host_of([sys.executable, *command, "mcp"], **env)
+
+    def host_of(self, command: list[str], **env: str) -> Host:
+        """Start any command as a host would."""
+        self.root.parent.mkdir(parents=True, exist_ok=True)
+        host = Host(command, {**self.env, **env}, self.root.parent)
         self._hosts.append(host)
         return host
 
@@ -95,13 +99,19 @@ class Home:
         for process in self._processes:
             process.kill()
             process.communicate()
-        if lock.held(self.paths):
-            for pid in self.daemons():
+        told: set[int] = set()
+
+        def all_gone() -> bool:
+            # A shim may have been starting one more when it was killed.
+            for pid in set(self.daemons()) - told:
+                told.add(pid)
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
                     os.kill(pid, signal.SIGTERM)
+            return not self.processes()
+
         try:
-            eventually(lambda: not self.processes(), within_s=10)
+            eventually(all_gone, within_s=15)
         finally:
             for pid in self.processes():
                 with contextlib.suppress(ProcessLookupError):

@@ -1,7 +1,7 @@
 """`interactd daemon`, `stop` and `status`: plain printing, and the truth also when the daemon hangs or is absent.
 
-Exit codes: start and stop 0 when it is so, 1 when it could not be made so; status 0 running or starting, 3 stopped,
-4 hanging.
+Exit codes: start and stop 0 when it is so, 1 when it could not be made so; status 0 running, starting or
+leaving, 3 stopped, 4 hanging.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from interactd.shim import connect
 
 Json = dict[str, Any]
 
-EXIT = {"running": 0, "starting": 0, "stopped": 3, "hangs": 4}
+EXIT = {"running": 0, "starting": 0, "leaving": 0, "stopped": 3, "hangs": 4}
 STOP_S = 20.0
 KILL_S = 3.0
 ENGINE_S = 10.0
@@ -109,6 +109,7 @@ def _lines(found: Json) -> list[str]:
     head = {
         "running": f"running, pid {found['pid']}, version {found['version']}, up {_span(info.get('uptime_s', 0))}",
         "starting": f"starting, pid {found['pid']}",
+        "leaving": f"leaving, pid {found['pid']}: running steps are being finished",
         "hangs": f"HANGS: pid {found['pid']} holds the lock and does not answer",
         "stopped": "not running; it starts by itself with the next command or host",
     }[found["state"]]

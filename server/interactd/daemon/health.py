@@ -22,10 +22,13 @@ def health(paths: Paths, *, timeout_s: float = 5.0) -> Json:
     """Look at the daemon without starting or changing anything.
 
     Returns:
-        `state` (running, starting, hangs, stopped), `pid`, `version`, `info` (the daemon's own, when running),
+        `state` (running, starting, leaving, hangs, stopped), `pid`, `version`, `info` (the daemon's own, when running),
         `error` (why it does not answer), and `problems`: a list of `{code, message, repair}`, empty when all is well.
     """
     found: Json = {"state": "stopped", "pid": None, "version": None, "info": None, "error": None}
+    if not lock.held(paths):
+        found["problems"] = _file_problems(paths)
+        return found
     last = record.read(paths)
     try:
         sock, answer = connect.connect(paths, face="daemon", start=False, timeout_s=timeout_s)
@@ -34,9 +37,9 @@ def health(paths: Paths, *, timeout_s: float = 5.0) -> Json:
     except InteractdError as error:
         if lock.held(paths):
             pid = error.fields.get("pid") or last.get("pid")
-            starting = "ready_at" not in last and time.time() - float(last.get("started_at") or 0) < connect.START_S
-            found.update(state="starting" if starting else "hangs", pid=pid, version=last.get("version"))
-            found["error"] = error.as_dict()
+            young = time.time() - float(last.get("started_at") or 0) < connect.START_S
+            state = "leaving" if last.get("left") else "starting" if young and "ready_at" not in last else "hangs"
+            found.update(state=state, pid=pid, version=last.get("version"), error=error.as_dict())
     found["problems"] = [*_state_problems(found, paths), *_file_problems(paths)]
     return found
 

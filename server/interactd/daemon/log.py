@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import threading
+from io import TextIOWrapper
 from types import TracebackType
 
 from interactd.paths import Paths
@@ -18,7 +19,8 @@ BACKUPS = 5
 # Libraries that say at INFO what they ask for, addresses with keys included.
 _TALKATIVE = ("httpx", "httpx2", "httpcore", "httpcore2", "mcp", "uvicorn.access", "asyncio", "urllib3")
 _SECRETS = re.compile(
-    r"(?i)(bearer\s+|\b(?:api[_-]?key|key|token|secret|password|authorization)\b[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;)}]{6,}"
+    r"(?i)(bearer\s+|\b(?:api[_-]?key|key|token|secret|password|authorization)\b[\"']?\s*[=:]\s*[\"']?(?:bearer\s+)?)"
+    r"[^\s\"'&,;)}]{6,}"
     r"|\b(?:sk|pk|rk|gsk|xai|AIza|ghp|hf)[-_A-Za-z0-9]{16,}"
 )
 _known: set[str] = set()
@@ -50,8 +52,13 @@ class _File(logging.handlers.RotatingFileHandler):
     def __init__(self, paths: Paths, *, take_standard: bool) -> None:
         self._take_standard = take_standard
         super().__init__(paths.log_file, maxBytes=MAX_BYTES, backupCount=BACKUPS, encoding="utf-8", errors="replace")
-        os.chmod(self.baseFilename, 0o600)  # noqa: PTH101 - an older umask may have made it wider
         self._point_standard_here()
+
+    def _open(self) -> TextIOWrapper:
+        stream = super()._open()
+        if sys.platform != "win32":
+            os.fchmod(stream.fileno(), 0o600)  # whatever the umask is, or was when the file was made
+        return stream
 
     def doRollover(self) -> None:
         super().doRollover()

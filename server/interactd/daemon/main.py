@@ -67,7 +67,7 @@ def _become(paths: Paths, foreground: bool, build: Build, command: list[str]) ->
     if lock is None:
         say("held", None)
         return 1 if foreground else 0
-    facts = _facts(paths, command)
+    facts = process_facts(paths, command)
     try:
         from interactd.daemon.listen import Listener
 
@@ -128,7 +128,8 @@ def _own_application(paths: Paths) -> tuple[Application, Settings]:
     return app.build(paths, settings), daemon
 
 
-def _facts(paths: Paths, command: list[str]) -> dict[str, Any]:
+def process_facts(paths: Paths, command: list[str]) -> dict[str, Any]:
+    """Return what `state/daemon.json` says of this process; `command` starts this daemon again."""
     version, newest = record.newest(paths, __version__, command)
     return {
         "pid": os.getpid(),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 START_S = 30.0
 SILENT_S = 10.0
+_ABSENT_S = 0.5
 _FAILURES = 3
 _STARTS = 6
 
@@ -139,7 +140,7 @@ def _connect(
                 if not error.retry or time.monotonic() > deadline:
                     raise
             except link.Absent:
-                if time.monotonic() > deadline:
+                if time.monotonic() > (deadline if start else min(deadline, began + _ABSENT_S)):
                     raise
                 # One shim starts it and the others wait, so that thirty at once do not make thirty interpreters.
                 # If that one is stopped or slow the others try all the same: the daemon's own lock decides.
