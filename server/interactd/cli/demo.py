@@ -7,6 +7,8 @@ of its own that is removed at the end; the user's daemon and sessions are not to
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -115,7 +117,7 @@ class Demo:
                 system_instruction="You are a helpful assistant. Answer in one short sentence.",
             )
             session_id = fields["session_id"]
-            self.fact("session", f"{session_id} ({seconds * 1000:.0f} ms, kept until {fields.get('expires_at', '?')})")
+            self.fact("session", f"{session_id} ({seconds * 1000:.0f} ms, kept for 24 h after the last turn)")
             await self.turn(session_id, FIRST_TURN)
 
             self.step(3, "kill -9 on the daemon, in the middle of the session")
@@ -137,7 +139,7 @@ class Demo:
 
             self.step(5, "What the store holds")
             text, _, _ = await self.call("search_history", query="lucky number")
-            self.console.print(_indent(text), style="dim", markup=False, highlight=False)
+            self.console.print(_indent(text), style="dim", markup=False, highlight=False, soft_wrap=True)
         self.client = None
 
 
@@ -187,4 +189,5 @@ def run(model: str = "embedded") -> int:
 def _stop(home: Path) -> None:
     from interactd.daemon.commands import stop
 
-    stop(paths.find({"INTERACTD_HOME": str(home)}), now=True, quiet=True)
+    with contextlib.redirect_stdout(io.StringIO()):
+        stop(paths.find({"INTERACTD_HOME": str(home)}), now=True)

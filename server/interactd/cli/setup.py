@@ -58,7 +58,7 @@ def configured() -> EmbeddedSettings:
     """Return the embedded model's settings from the configuration file."""
     from interactd import config
 
-    return config.load(paths.find()).embedded.settings()
+    return EmbeddedSettings.of(config.load(paths.find()).embedded)
 
 
 def fetch(console: Console, model: str, settings: EmbeddedSettings) -> Path:
