@@ -128,7 +128,7 @@ async def test_a_delete_gives_a_receipt_and_the_same_one_again(world: World) -> 
     done = await world.turn(session_id)
     first = await world.ok("delete_session", session_id=session_id)
     assert first.text.startswith(f"deleted · session {session_id} · receipt rcp_")
-    assert "1 interactions" in first.text or "1 interaction" in first.text
+    assert "Removed: 1 session, 1 interaction, 2 steps" in first.text
     again = await world.ok("delete_session", session_id=session_id)
     assert fields(again)["receipt_id"] == fields(first)["receipt_id"]
     for tool, arguments in (

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 from interactd.store.port import Hit
 from interactd_tools.answers import session as read
 from interactd_tools.answers.text import answer, call, compact, one_line, plural
-from interactd_tools.arguments.fields import Arguments, Cursor, SessionId, refuse
+from interactd_tools.arguments.fields import Arguments, Cursor, SessionId, pack_cursor, refuse
 from interactd_tools.context import Annotations, CallContext, ToolResult
 from interactd_tools.registry import tool
 
@@ -57,18 +57,19 @@ async def search_history(args: SearchHistory, ctx: CallContext) -> ToolResult:
             {"hits": [], "cursor": None},
         )
     then = call("get_interaction", {"interaction_id": hits[0].interaction_id})
-    if page.cursor:
+    cursor = pack_cursor(page.cursor)
+    if cursor:
         more = {"query": args.query, **({"session_id": args.session_id} if args.session_id else {})}
-        then += f"; more: {call('search_history', {**more, 'cursor': page.cursor})}"
+        then += f"; more: {call('search_history', {**more, 'cursor': cursor})}"
     return ToolResult(
         answer(
-            f"{plural(len(hits), 'result')} for {asked}" + (" (there are more)" if page.cursor else ""),
+            f"{plural(len(hits), 'result')} for {asked}" + (" (there are more)" if cursor else ""),
             "\n".join(read.hit(i, found) for i, found in enumerate(hits, 1)),
             f"Next: {then}",
         ),
         {
             "hits": [{"session_id": h.session_id, "interaction_id": h.interaction_id, "seq": h.seq} for h in hits],
-            "cursor": page.cursor,
+            "cursor": cursor,
         },
     )
 

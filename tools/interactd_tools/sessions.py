@@ -25,6 +25,7 @@ from interactd_tools.arguments.fields import (
     Thinking,
     Ttl,
     generation_config,
+    pack_cursor,
 )
 from interactd_tools.context import Annotations, CallContext, ToolResult
 from interactd_tools.keys import key_for
@@ -125,16 +126,17 @@ async def list_sessions(args: ListSessions, ctx: CallContext) -> ToolResult:
         if first
         else call("get_session", {"session_id": sessions[0].id})
     )
-    if page.cursor:
+    cursor = pack_cursor(page.cursor)
+    if cursor:
         more = {name: value for name, value in args.model_dump(exclude_defaults=True).items() if name != "cursor"}
-        then += f"; more: {call('list_sessions', {**more, 'cursor': page.cursor})}"
+        then += f"; more: {call('list_sessions', {**more, 'cursor': cursor})}"
     lines = "\n".join(read.line(one, unread=waiting.get(one.id)) for one in sessions)
     return ToolResult(
-        answer(found + (" (there are more)" if page.cursor else ""), lines, f"Next: {then}"),
+        answer(found + (" (there are more)" if cursor else ""), lines, f"Next: {then}"),
         {
             "sessions": [one.id for one in sessions],
             "unread": [i for ids in waiting.values() for i in ids],
-            "cursor": page.cursor,
+            "cursor": cursor,
         },
     )
 

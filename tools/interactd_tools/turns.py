@@ -145,7 +145,7 @@ async def get_interaction(args: GetInteraction, ctx: CallContext) -> ToolResult:
     """Get the result of a turn by its interaction_id, waiting up to wait_s if it still runs, or read on in a long
     answer with offset. Call it again while the status is queued or in_progress. Reading twice costs nothing."""
     result = await wait(ctx, args.interaction_id, args.wait_s, begun=time.monotonic())
-    return show(result, View(args.max_tokens, args.offset, args.response_format == "detailed"))
+    return show(result, View(args.max_tokens, offset=args.offset, detailed=args.response_format == "detailed"))
 
 
 class FunctionResult(Arguments):

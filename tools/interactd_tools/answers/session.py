@@ -135,9 +135,15 @@ def hit(number: int, found: Hit) -> str:
     return f"{where}\n   {one_line(found.snippet, 300)}"
 
 
+def _count(names: str, count: int) -> str:
+    if count == 1:
+        names = names.removesuffix("ies") + "y" if names.endswith("ies") else names.removesuffix("s")
+    return f"{count:,} {names}"
+
+
 def removed(receipt: Receipt) -> str:
     """Say what a delete took away and what it had to leave."""
-    counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in receipt.removed.items())
+    counts = ", ".join(_count(name.replace("_", " "), count) for name, count in receipt.removed.items() if count)
     text = f"Removed: {counts or 'nothing but the session itself'}."
     if receipt.kept:
         ids: list[Any] = receipt.kept.get("sessions") or []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import re
 from typing import Annotated, Any, cast
@@ -73,10 +74,24 @@ def _line(value: str) -> str:
 Line = Annotated[
     str, AfterValidator(_line), Field(json_schema_extra={"x-expected": f"one line of at most {MAX_LINE} characters"})
 ]
+_CURSOR = "the cursor of an earlier result"
+
+
+def pack_cursor(cursor: str | None) -> str | None:
+    """Return the engine's cursor as a word that hosts leave alone and models copy right: no quotes, no JSON."""
+    return None if cursor is None else base64.urlsafe_b64encode(cursor.encode()).decode().rstrip("=")
+
+
+def _unpack(value: str) -> str:
+    text = value.strip()
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
+    except ValueError:
+        raise refuse(_CURSOR, value) from None
+
+
 Cursor = Annotated[
-    str,
-    AfterValidator(_line),
-    Field(description="From the page before.", json_schema_extra={"x-expected": "the cursor of an earlier result"}),
+    str, AfterValidator(_unpack), Field(description="From the page before.", json_schema_extra={"x-expected": _CURSOR})
 ]
 
 
