@@ -122,7 +122,8 @@ class Daemon:
         self.hooks = NoHooks()
         self.tools = tools
         # Tests that give no engine call no tool that needs one.
-        self.faces: Faces = build(cast(Engine, engine), self.paths, config or Config(), self.hooks, tools)
+        self.engine = cast(Engine, engine)
+        self.faces: Faces = build(self.engine, self.paths, config or Config(), self.hooks, tools)
         self.hellos: list[Json] = []
         self.open = 0
         self._closed = asyncio.Condition()

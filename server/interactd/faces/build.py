@@ -31,6 +31,7 @@ class Faces:
         self._paths = paths
         self._config = config
         self._hooks = hooks
+        self._tools = tools
         self._server = build_server(engine, tools)
         self._open: set[HttpFace] = set()
 
@@ -85,7 +86,7 @@ class Faces:
         """
         settings = self._config.serve
         names = tuple(sorted(set(toolsets or ())))
-        interactd_tools.select(names)
+        self._tools.select(names)
         secret = await asyncio.to_thread(tokens.load_or_create, self._paths) if token else None
         face = _Registered(
             self._open,

@@ -17,7 +17,8 @@ from interactd.faces.http.answers import App, Message, Receive, Scope, Send, ref
 from interactd.faces.http.bodies import MAX_BODY, Bodies
 from interactd.faces.http.guard import Guard, Rules
 from interactd.faces.http.sse import SseHub
-from interactd.faces.mcp.peer import MAX_CALLS
+from interactd.faces.mcp.connections import PEERS_KEY
+from interactd.faces.mcp.peer import MAX_CALLS, HttpPeers
 
 SESSION_IDLE_S = 30 * 60.0
 MAX_SESSIONS = 5000
@@ -35,10 +36,12 @@ class Limits:
 class _Endpoint:
     """An ASGI callable as Starlette's Route takes it: a class instance, for all methods."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, peers: HttpPeers) -> None:
         self._app = app
+        self._peers = peers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[PEERS_KEY] = self._peers
         await self._app(scope, receive, send)
 
 
@@ -106,14 +109,8 @@ def build_app(
             send, 404, "not_found", "there is nothing at this path", "MCP is at /mcp (Streamable HTTP) and /sse (SSE)."
         )
 
-    routes = [
-        Route("/mcp", _Endpoint(StreamableHTTPASGIApp(manager))),
-        Route("/mcp/", _Endpoint(StreamableHTTPASGIApp(manager))),
-        Route("/sse", _Endpoint(hub.stream)),
-        Route("/sse/", _Endpoint(hub.stream)),
-        Route("/messages", _Endpoint(hub.message)),
-        Route("/messages/", _Endpoint(hub.message)),
-        Route("/{path:path}", _Endpoint(nothing)),
-    ]
-    inner = Starlette(routes=routes, lifespan=lifespan)
+    peers = HttpPeers(toolsets, limits.calls)
+    paths: dict[str, App] = {"/mcp": StreamableHTTPASGIApp(manager), "/sse": hub.stream, "/messages": hub.message}
+    routes = [Route(path + end, _Endpoint(app, peers)) for path, app in paths.items() for end in ("", "/")]
+    inner = Starlette(routes=[*routes, Route("/{path:path}", _Endpoint(nothing, peers))], lifespan=lifespan)
     return Guard(Bodies(_Ending(inner, ending), limits.body, limits.body_s), rules)

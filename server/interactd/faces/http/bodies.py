@@ -12,13 +12,15 @@ from typing import Any, cast
 
 from mcp_types import INVALID_REQUEST, JSONRPCRequest
 
-from interactd.faces.http.answers import App, Message, Receive, Scope, Send, answer, header, refuse
+from interactd.faces.http.answers import App, Message, Receive, Scope, Send, answer, drain, header, refuse
 from interactd.faces.mcp.stream.conversation import BATCH_VERSIONS
 from interactd.faces.mcp.stream.frames import Frame, encode, parse, refusal
 
 MAX_BODY = 8 * 1024 * 1024
 BODY_S = 30.0
 """For the whole body: enough for the largest over a poor network, too little to hold a connection for nothing."""
+_DRAINED = 64 * 1024 * 1024
+_DRAIN_S = 5.0
 
 
 class Bodies:
@@ -45,6 +47,7 @@ class Bodies:
             except ConnectionError:
                 return
         if body is None:
+            await drain(scope, receive, _DRAINED, _DRAIN_S)
             limit = f"{self._max_body // (1024 * 1024)} MiB"
             await _closing(send, 413, "too_large", f"a body may have at most {limit}")
             return

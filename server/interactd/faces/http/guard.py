@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from interactd._version import __version__
-from interactd.faces.http.answers import App, Message, Receive, Scope, Send, answer, header, refuse
+from interactd.faces.http.answers import App, Message, Receive, Scope, Send, answer, drain, header, refuse
 
 logger = logging.getLogger(__name__)
 
+_DRAINED = 1024 * 1024
+_DRAIN_S = 2.0
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _EXPOSED = b"mcp-session-id, www-authenticate"
 _ALLOWED_METHODS = b"GET, POST, DELETE, OPTIONS"
@@ -121,6 +123,7 @@ class Guard:
             return
         origin = header(scope, b"origin")
         if not self._rules.host_allowed(header(scope, b"host")):
+            await drain(scope, receive, _DRAINED, _DRAIN_S)
             await refuse(
                 send,
                 421,
@@ -130,6 +133,7 @@ class Guard:
             )
             return
         if not self._rules.origin_allowed(origin):
+            await drain(scope, receive, _DRAINED, _DRAIN_S)
             await refuse(
                 send,
                 403,
@@ -148,19 +152,23 @@ class Guard:
         elif path.startswith("/.well-known/"):
             # Clients look here for OAuth after a 401; that there is none must not look like one more refusal.
             await refuse(send, 404, "not_found", "there is no OAuth here: the token is a fixed bearer token")
-        elif not self._rules.token_right(header(scope, b"authorization")):
-            given = header(scope, b"authorization") is not None
-            reason = b', error="invalid_token"' if given else b""
-            await refuse(
-                send,
-                401,
-                "unauthorized",
-                "the bearer token is wrong" if given else "a bearer token is needed",
-                "Send the header `Authorization: Bearer TOKEN`; on the server's machine `interactd token` prints it.",
-                [(b"www-authenticate", b'Bearer realm="interactd"' + reason)],
-            )
-        else:
+        elif self._rules.token_right(header(scope, b"authorization")):
             await self._app(scope, receive, send)
+        else:
+            await self._unauthorized(scope, receive, send)
+
+    async def _unauthorized(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await drain(scope, receive, _DRAINED, _DRAIN_S)
+        given = header(scope, b"authorization") is not None
+        reason = b', error="invalid_token"' if given else b""
+        await refuse(
+            send,
+            401,
+            "unauthorized",
+            "the bearer token is wrong" if given else "a bearer token is needed",
+            "Send the header `Authorization: Bearer TOKEN`; on the server's machine `interactd token` prints it.",
+            [(b"www-authenticate", b'Bearer realm="interactd"' + reason)],
+        )
 
 
 def _with_cors(send: Send, origin: bytes) -> Send:

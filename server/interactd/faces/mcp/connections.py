@@ -6,37 +6,35 @@ from typing import Any
 
 from mcp.server.context import ServerRequestContext
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
-from starlette.requests import Request
 
 from interactd.faces.mcp.eras import connection_of
-from interactd.faces.mcp.peer import Peer, client_label
+from interactd.faces.mcp.peer import HttpPeers, Peer, client_label
 from interactd.nouns import Caller, Json
 
 _KEY = "interactd.peer"
+PEERS_KEY = "interactd.peers"
+"""Where an HTTP face puts its `HttpPeers` in the ASGI scope."""
 
 
 def peer_of(ctx: ServerRequestContext[Any, Any]) -> Peer:
     """Return the peer of a request.
 
     A stream has one for as long as it lives. A Streamable HTTP session gets its own at its first request; a request of
-    the 2026 era stands alone and gets one without a connection id, because its request id says nothing.
+    the 2026 era stands alone, and its request id says nothing.
     """
     if isinstance(ctx.lifespan_context, Peer):
         return ctx.lifespan_context
     connection = connection_of(ctx)
     peer = connection.state.get(_KEY)
-    if not isinstance(peer, Peer):
-        number = connection.session_id
-        peer = Peer("http", f"con_http_{number}" if number else None, toolsets=toolsets_of(ctx.request))
-        connection.state[_KEY] = peer
+    if isinstance(peer, Peer):
+        return peer
+    request: Any = ctx.request
+    peers: HttpPeers = request.scope[PEERS_KEY]
+    toolsets = split_toolsets(request.query_params.get("toolsets", ""))
+    if connection.session_id is None:
+        return peers.alone(toolsets)
+    peer = connection.state[_KEY] = peers.session(connection.session_id, toolsets)
     return peer
-
-
-def toolsets_of(request: Any) -> tuple[str, ...]:
-    """Read `?toolsets=a,b` of the URL a client was configured with."""
-    if not isinstance(request, Request):
-        return ()
-    return split_toolsets(request.query_params.get("toolsets", ""))
 
 
 def split_toolsets(text: str) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ QUEUE_S = 5.0
 """How long a call beyond them waits for its turn before it is refused: a burst of quick calls is served whole."""
 MAX_QUEUED = 20_000
 _REMEMBERED = 2_000
+_CHOICES = 64
 
 
 @dataclass(slots=True)
@@ -95,6 +96,33 @@ class Peer:
             self._uses.pop(next(iter(self._uses)))
         self._uses[name] = uses
         return name if uses == 1 else f"{name}#{uses}"
+
+
+class HttpPeers:
+    """The peers of one Streamable HTTP face.
+
+    Requests of the 2026 era stand alone, so they share one peer for each choice of tool sets: without a connection id,
+    but with the common bound on calls.
+    """
+
+    def __init__(self, toolsets: tuple[str, ...] = (), max_calls: int = MAX_CALLS) -> None:
+        self._toolsets = toolsets
+        self._max_calls = max_calls
+        self._alone: dict[tuple[str, ...], Peer] = {}
+
+    def session(self, number: str, toolsets: tuple[str, ...]) -> Peer:
+        """Make the peer of a handshake-era session; `toolsets` are those of its URL."""
+        return Peer("http", f"con_http_{number}", toolsets=toolsets or self._toolsets, max_calls=self._max_calls)
+
+    def alone(self, toolsets: tuple[str, ...]) -> Peer:
+        """Return the peer of requests that stand alone."""
+        chosen = toolsets or self._toolsets
+        if chosen not in self._alone:
+            if len(self._alone) >= _CHOICES:
+                # Any text can stand in a URL; nonsense must not gather here.
+                self._alone.clear()
+            self._alone[chosen] = Peer("http", toolsets=chosen, max_calls=self._max_calls)
+        return self._alone[chosen]
 
 
 def client_label(client: InitializeRequestParams | None) -> str | None:
