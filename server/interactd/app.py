@@ -159,7 +159,7 @@ def run_stdio(toolsets: list[str]) -> int:
 
 def _carry(paths: Paths, lock: Any, toolsets: list[str]) -> int:
     from interactd.daemon.listen import Listener
-    from interactd.daemon.log import set_up
+    from interactd.daemon.log import set_level, set_up
     from interactd.daemon.main import process_facts
     from interactd.daemon.server import Daemon
     from interactd.shim import record, spawn
@@ -169,7 +169,9 @@ def _carry(paths: Paths, lock: Any, toolsets: list[str]) -> int:
     listener = Listener(paths)
     facts["socket"] = listener.address
     record.write(paths, facts)
-    set_up(paths, foreground=False)
+    # Not in the background: that would point stdout, which is the protocol here, at the log.
+    set_up(paths, foreground=True)
+    set_level("warning")
     application = build(paths, config)
     # The host decides when this process ends, so it never leaves by itself.
     settings = DaemonSettings(idle_exit_s=0, log_level=config.daemon.log_level)
@@ -177,14 +179,23 @@ def _carry(paths: Paths, lock: Any, toolsets: list[str]) -> int:
 
     async def serve() -> None:
         carrying = asyncio.create_task(daemon.run(application))
-        await daemon.ready()
-        if not carrying.done():
-            await application.faces.http.stdio(toolsets)
+        serving = asyncio.create_task(_serve_stdio(daemon, application, toolsets))
+        try:
+            # Whichever ends first ends the other: the host closes stdin, or the daemon is told to leave.
+            await asyncio.wait({carrying, serving}, return_when=asyncio.FIRST_COMPLETED)
             daemon.request_stop()
-        await carrying
+            await carrying
+        finally:
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
 
     asyncio.run(serve())
     return 0
+
+
+async def _serve_stdio(daemon: Any, application: App, toolsets: list[str]) -> None:
+    await daemon.ready()
+    await application.faces.http.stdio(toolsets)
 
 
 def _engine_settings(paths: Paths, config: Config) -> EngineSettings:

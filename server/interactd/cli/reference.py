@@ -24,8 +24,9 @@ def page() -> str:
     ]
     for action in parser._actions:  # pyright: ignore[reportPrivateUsage]
         if isinstance(action, argparse._SubParsersAction):  # pyright: ignore[reportPrivateUsage]
-            for name, sub in sorted(action.choices.items()):
-                parts += ["", f"## {name}", "", _block(sub)]
+            subs: dict[str, argparse.ArgumentParser] = dict(action.choices)  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]
+            for name in sorted(subs):
+                parts += ["", f"## {name}", "", _block(subs[name])]
     return "\n".join(parts) + "\n"
 
 
