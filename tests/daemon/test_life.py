@@ -60,6 +60,18 @@ def test_sigterm_drains_before_it_leaves(home: Home) -> None:
     eventually(lambda: pid not in home.daemons())
 
 
+def test_it_lives_and_leaves_on_asyncios_own_loop_too(home: Home) -> None:
+    host = home.host("--asyncio")
+    first = host.call("pid")
+    home.paths.socket.unlink()
+    eventually(home.paths.socket.exists)
+    os.kill(first, signal.SIGTERM)
+    eventually(lambda: first not in home.daemons())
+    assert host.call("pid") != first
+    log_text = home.paths.log_file.read_text()
+    assert "Traceback" not in log_text
+
+
 def test_what_comes_while_a_daemon_drains_is_answered_by_the_next(home: Home) -> None:
     host = home.host()
     host.initialize()

@@ -1,6 +1,6 @@
 """A real daemon with a small MCP application, for tests of the shim and of the daemon's life.
 
-    python echo.py [--version X] [--idle S] [--fail] mcp|daemon ...
+    python echo.py [--version X] [--idle S] [--fail] [--asyncio] mcp|daemon ...
 
 Everything around the application is the product's own code.
 """
@@ -71,10 +71,10 @@ class EchoPeer:
             else:
                 self._seen.append(f"stray answer {message.get('id')}")
             return
-        method, params = message["method"], message.get("params") or {}
+        method, params = str(message["method"]), _fields(message, "params")
         self._seen.append(method)
         if method == "initialize":
-            self._hello["client"] = params.get("clientInfo", {}).get("name", "")
+            self._hello["client"] = str(_fields(params, "clientInfo").get("name", ""))
         if "id" in message:
             result = await self._result(method, params)
             await self._send({"jsonrpc": "2.0", "id": message["id"], "result": result})
@@ -84,8 +84,8 @@ class EchoPeer:
             return {"protocolVersion": params.get("protocolVersion"), "serverInfo": {"name": "echo"}}
         if method != "tools/call":
             return {}
-        given = params.get("arguments") or {}
-        match params["name"]:
+        given = _fields(params, "arguments")
+        match str(params["name"]):
             case "pid":
                 return os.getpid()
             case "hello":
@@ -116,7 +116,8 @@ class EchoPeer:
                 self._asked[given["id"]] = future = asyncio.get_running_loop().create_future()
                 await self._send({"jsonrpc": "2.0", "id": given["id"], "method": "roots/list"})
                 return await future
-        return given
+            case _:
+                return given
 
     async def _send(self, message: Json) -> None:
         self._writer.write(json.dumps(message, separators=(",", ":")).encode() + b"\n")
@@ -159,6 +160,10 @@ class EchoApplication:
         pass
 
 
+def _fields(message: Json, name: str) -> Json:
+    return message.get(name) or {}
+
+
 def _umask() -> int:
     value = os.umask(0o077)
     os.umask(value)
@@ -181,9 +186,12 @@ def main() -> int:
 
         return shim(sys.argv[at + 1 :], command=command)
 
+    from interactd.daemon import main as module
     from interactd.daemon.main import main as daemon
     from interactd.daemon.port import Settings
 
+    if "--asyncio" in sys.argv:
+        module._loop_factory = lambda: None  # pyright: ignore[reportPrivateUsage] - as where there is no uvloop
     settings = Settings(idle_exit_s=float(_option("--idle", "60")), drain_s=float(_option("--drain", "3")))
     return daemon(sys.argv[at + 1 :], build=lambda paths: (EchoApplication(), settings), command=command)
 

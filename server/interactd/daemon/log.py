@@ -70,11 +70,19 @@ class _File(logging.handlers.RotatingFileHandler):
                 os.dup2(self.stream.fileno(), fd)
 
 
-def set_up(paths: Paths, *, foreground: bool) -> None:
-    """Log to the file; in the foreground to stderr as well. Uncaught exceptions and crashes of C code land there."""
+def set_up(paths: Paths, *, foreground: bool, take_standard: bool | None = None) -> None:
+    """Log to the file; in the foreground to stderr as well. Uncaught exceptions and crashes of C code land there.
+
+    Args:
+        paths: where the log is.
+        foreground: somebody looks at stderr.
+        take_standard: point the process's own stdout and stderr at the file; default: unless in the foreground.
+    """
     root = logging.getLogger()
     form = _Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    handlers: list[logging.Handler] = [_File(paths, take_standard=not foreground)]
+    handlers: list[logging.Handler] = [
+        _File(paths, take_standard=not foreground if take_standard is None else take_standard)
+    ]
     if foreground:
         handlers.append(logging.StreamHandler(sys.stderr))
     for handler in handlers:

@@ -55,11 +55,13 @@ class Daemon:
         self._quiet_since = time.monotonic()
         self._connections: set[Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ready = asyncio.Event()
         self._leaving = asyncio.Event()
         self._now = False
         self._reason = ""
         self._server: asyncio.AbstractServer | None = None
         self._application: Application | None = None
+        self._ready = asyncio.Event()
 
     def info(self) -> Json:
         """Return facts about the process. Names and numbers only."""
@@ -80,8 +82,22 @@ class Daemon:
         """Begin to leave, as somebody asked for it."""
         self._leave("asked to stop", now=now)
 
+    async def ready(self) -> None:
+        """Wait until connections are served, or until `run` has ended."""
+        await self._ready.wait()
+
+    async def ready(self) -> None:
+        """Return when connections are served."""
+        await self._ready.wait()
+
     async def run(self, application: Application) -> None:
         """Serve until it is time to leave, then leave in order. Returns when nothing of it runs any more."""
+        try:
+            await self._run(application)
+        finally:
+            self._ready.set()
+
+    async def _run(self, application: Application) -> None:
         self._signals()
         self._application = application
         application.attach(self)
@@ -91,6 +107,8 @@ class Daemon:
         self._facts["ready_at"] = time.time()
         record.write(self._paths, self._facts)
         logger.info("ready: pid %d, version %s, %s", os.getpid(), __version__, self._listener.address)
+        self._ready.set()
+        self._ready.set()
         watch = asyncio.create_task(self._watch(application))
         try:
             await self._leaving.wait()
@@ -209,9 +227,10 @@ class Daemon:
         if self._lock.still_ours():
             # Shims read this: whoever was told to leave is not missed until there is something to do.
             record.write(self._paths, {**self._facts, "left": self._reason})
-            self._listener.remove()
         if self._server is not None:
-            self._server.close()
+            self._server.close()  # before its socket: asyncio's own loop looks for the descriptor
+        if self._lock.still_ours():
+            self._listener.remove()
         hosts = [each for each in self._connections if each.hello["face"] == "mcp"]
         for each in hosts:
             # What a host sends from now on stays unread, and its shim asks the next daemon instead.
