@@ -25,6 +25,7 @@ from interactd.errors import (
     RateLimited,
     UnknownModel,
 )
+from interactd.models.codecs.shapes import mend
 from interactd.nouns import Json
 
 MAX_MESSAGE = 1000
@@ -176,11 +177,11 @@ def to_error(
     """
     code = status if status is not None and status >= 300 else fault.status or 500
     words = " ".join([*fault.words, fault.message])
-    message = redact(fault.message.strip())[:MAX_MESSAGE] or f"HTTP {code} without a word"
+    message = mend(redact(fault.message.strip()))[:MAX_MESSAGE] or f"HTTP {code} without a word"
     wait = retry_after(headers or {}, fault)
     fields: Json = {"provider": provider, "status": code}
     if fault.words:
-        fields["provider_code"] = fault.words[0]
+        fields["provider_code"] = mend(redact(fault.words[0]))[:100]
     if wait is not None:
         fields["retry_after_s"] = wait
     kind, repair = _decide(provider, code, words, fault, wait)
