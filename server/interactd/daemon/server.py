@@ -61,7 +61,6 @@ class Daemon:
         self._reason = ""
         self._server: asyncio.AbstractServer | None = None
         self._application: Application | None = None
-        self._ready = asyncio.Event()
 
     def info(self) -> Json:
         """Return facts about the process. Names and numbers only."""
@@ -86,10 +85,6 @@ class Daemon:
         """Wait until connections are served, or until `run` has ended."""
         await self._ready.wait()
 
-    async def ready(self) -> None:
-        """Return when connections are served."""
-        await self._ready.wait()
-
     async def run(self, application: Application) -> None:
         """Serve until it is time to leave, then leave in order. Returns when nothing of it runs any more."""
         try:
@@ -107,7 +102,6 @@ class Daemon:
         self._facts["ready_at"] = time.time()
         record.write(self._paths, self._facts)
         logger.info("ready: pid %d, version %s, %s", os.getpid(), __version__, self._listener.address)
-        self._ready.set()
         self._ready.set()
         watch = asyncio.create_task(self._watch(application))
         try:
