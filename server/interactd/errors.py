@@ -210,3 +210,24 @@ class ConfigError(InteractdError):
 
     code = "config_error"
     http_status = 500
+
+
+class SandboxUnavailable(InteractdError):
+    """No launcher that is good enough is usable on this machine."""
+
+    code = "sandbox_unavailable"
+    http_status = 503
+
+
+class SandboxFailed(InteractdError):
+    """A sandbox did not start, or died."""
+
+    code = "sandbox_failed"
+    http_status = 500
+
+
+class BadManifest(InteractdError):
+    """An agent's folder is wrong; file, line and field are in the message."""
+
+    code = "bad_manifest"
+    http_status = 400

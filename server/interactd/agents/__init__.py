@@ -1,0 +1,1 @@
+"""Agents as folders: found, read, checked, pinned by content."""

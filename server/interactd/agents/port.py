@@ -1,0 +1,91 @@
+"""What an agent is once its folder was read. Plain data: the engine runs it, the sandbox gives it a place.
+
+A folder: `agent.yaml` + `AGENTS.md` (instructions) + `skills/<name>/SKILL.md` + `sources/` + `hooks.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from interactd.nouns import GenerationConfig, Json
+
+Policy = Literal["always_allow", "always_ask"]
+BUILTIN_TOOLS = ("code_execution", "files", "url_fetch")
+
+
+@dataclass(frozen=True, slots=True)
+class Skill:
+    """A skill: its name and description stand in the context, its body is read when it is used."""
+
+    name: str
+    description: str
+    path: str
+    """Where the agent finds it: `/agent/skills/<name>/SKILL.md`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunLimits:
+    """When the loop stops by itself. `tokens` counts input + output + thought over all calls of one interaction."""
+
+    steps: int = 50
+    tokens: int | None = None
+    seconds: float = 1800
+
+
+@dataclass(frozen=True, slots=True)
+class AgentDefinition:
+    """An agent, whole: its own folder put over its `base_agent`'s.
+
+    `environment` is an environment create body (sources, env, network, limits) in the Interactions API's shape;
+    `requires` the isolation levels below which it refuses to run; `folder` is mounted read-only at `/agent`.
+    """
+
+    id: str
+    hash: str
+    """sha256 over every file's path and bytes (own and inherited), in hex; a session pins it."""
+    description: str
+    folder: Path
+    instructions: str
+    model: str | None = None
+    base_agent: str | None = None
+    tools: tuple[str, ...] = BUILTIN_TOOLS
+    functions: tuple[Json, ...] = ()
+    generation_config: GenerationConfig = field(default_factory=GenerationConfig)
+    environment: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    requires: Mapping[str, str] = field(default_factory=dict[str, str])
+    limits: RunLimits = field(default_factory=RunLimits)
+    skills: tuple[Skill, ...] = ()
+    hooks: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    origin: Literal["built-in", "config", "project"] = "built-in"
+
+
+@dataclass(frozen=True, slots=True)
+class AgentProblem:
+    """Something wrong in an agent's folder. `line` counts from 1, None where a file is missing."""
+
+    agent: str
+    file: str
+    line: int | None
+    field: str | None
+    message: str
+
+
+class Agents(Protocol):
+    """All agents that can be found: built in, in the config folder, in a project's `.agents/`."""
+
+    async def resolve(self, agent_id: str, *, cwd: str | None = None, pinned: str | None = None) -> AgentDefinition:
+        """Find an agent. `pinned` is the hash a session holds: that very content is returned, also when the folder
+        has changed since (a copy is kept in the data folder by hash).
+
+        Raises:
+            NotFound: no such agent, with suggestions.
+            BadManifest: its folder is wrong.
+        """
+        ...
+
+    async def list(self, *, cwd: str | None = None) -> tuple[list[AgentDefinition], list[AgentProblem]]:
+        """All that can be used, and what is wrong with the rest."""
+        ...

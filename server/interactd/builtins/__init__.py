@@ -1,0 +1,1 @@
+"""What agents can call: code, files, the web they are allowed to see."""

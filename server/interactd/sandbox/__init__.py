@@ -1,0 +1,1 @@
+"""Where agents' code runs: launchers, environments, egress proxy, credentials."""

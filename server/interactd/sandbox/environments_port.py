@@ -1,0 +1,149 @@
+"""The contract of environments: workspaces that persist by id, and what the agent loop does in them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from interactd.nouns import Json
+from interactd.sandbox.port import Exit, Isolation, Level, Output
+
+
+@dataclass(slots=True)
+class Environment:
+    """A workspace with a policy. `network` is None (off), or `{"allowlist": [{"domain", "credential"?}]}`."""
+
+    id: str
+    owner: str
+    created_at: float
+    last_used_at: float
+    expires_at: float
+    status: Literal["active", "expired", "deleted"] = "active"
+    sources: list[Json] = field(default_factory=list[Json])
+    env: dict[str, Any] = field(default_factory=dict[str, Any])
+    network: Json | None = None
+    limits: Json = field(default_factory=dict[str, Any])
+    forked_from: str | None = None
+    size_bytes: int | None = None
+    file_count: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A file an interaction made, kept by content. `path` is a host path of the kept copy (never the workspace)."""
+
+    id: str
+    interaction_id: str
+    name: str
+    """Relative path in the workspace; printable, may hold `/`, never `..`."""
+    sha256: str
+    size_bytes: int
+    mime_type: str
+    created_at: float
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What one piece of code did. `output` is already capped; `state_lost` says that the kernel was new although the
+    caller had used one before (it was killed, or the sandbox was stopped)."""
+
+    output: str
+    exit: Exit
+    truncated: bool = False
+    state_lost: bool = False
+
+
+class Workspace(Protocol):
+    """An environment leased to one run. All paths are inside `/workspace`; nothing follows a link out of it."""
+
+    @property
+    def environment(self) -> Environment: ...
+
+    @property
+    def isolation(self) -> Isolation: ...
+
+    async def run_python(self, code: str, *, wall_s: float | None = None) -> Ran:
+        """Run code in the environment's persistent kernel: names defined by earlier calls are there, the value of a
+        last expression is printed, as in a notebook."""
+        ...
+
+    async def run_bash(self, code: str, *, wall_s: float | None = None) -> Ran: ...
+
+    def exec(self, argv: list[str], *, wall_s: float | None = None) -> AsyncIterator[Output | Exit]: ...
+
+    async def read(self, path: str, *, offset: int = 0, limit: int = 1_000_000) -> bytes:
+        """Raises: NotFound, InvalidArgument (not a regular file, or a path that leaves the workspace)."""
+        ...
+
+    async def write(self, path: str, data: bytes) -> None: ...
+
+    async def delete(self, path: str) -> None: ...
+
+    async def list(self, path: str = ".", *, recursive: bool = False, limit: int = 1000) -> list[Json]:
+        """Entries `{"path", "type": file|directory|link|other, "size_bytes", "modified"}`."""
+        ...
+
+    async def search(self, pattern: str, path: str = ".", *, limit: int = 200) -> list[Json]:
+        """Lines that match a regular expression: `{"path", "line", "text"}`."""
+        ...
+
+    async def egress_log(self) -> list[Json]:
+        """Requests of this run: `{"at", "method", "host", "port", "verdict", "reason", "bytes"}`."""
+        ...
+
+    async def capture(self, interaction_id: str) -> list[Artifact]:
+        """Keep every file that is new or changed since the lease began, content-addressed. Called at a run's end."""
+        ...
+
+
+class Environments(Protocol):
+    """All environments of this machine."""
+
+    async def start(self) -> None:
+        """Reap what a killed daemon left; start the idle and expiry watch."""
+        ...
+
+    async def create(self, body: Mapping[str, Any], *, owner: str = "local", cwd: str | None = None) -> Environment:
+        """Create from an Interactions API body `{sources, env, network, limits, from_environment}`.
+
+        Raises:
+            InvalidArgument: a field is wrong (named, with what was expected).
+            NotFound: `from_environment`, or a source.
+        """
+        ...
+
+    async def get(self, environment_id: str, *, owner: str = "local") -> Environment: ...
+
+    async def list(self, *, owner: str = "local", limit: int = 50, cursor: str | None = None) -> list[Environment]: ...
+
+    async def delete(self, environment_id: str, *, owner: str = "local") -> Json:
+        """Stop and remove it, with every file; returns a receipt."""
+        ...
+
+    def lease(
+        self,
+        environment_id: str,
+        interaction_id: str,
+        *,
+        requires: Mapping[str, Level] | None = None,
+        agent_folder: Path | None = None,
+    ) -> AbstractAsyncContextManager[Workspace]:
+        """Take the environment for one run (others wait), starting its sandbox when first needed.
+
+        Raises:
+            SandboxUnavailable: no launcher, or one weaker than `requires`; the repair says what to install.
+            Expired, Deleted, NotFound: the environment.
+        """
+        ...
+
+    async def artifacts(self, interaction_id: str) -> list[Artifact]: ...
+
+    async def launchers(self) -> list[Json]:
+        """Each launcher's capability, for doctor and status."""
+        ...
+
+    async def aclose(self) -> None: ...
