@@ -105,9 +105,7 @@ QUOTA_WORDS = "You exceeded your current quota, please check your plan and billi
         ("openai-chat", 301, "Moved", ProviderRejected),
     ],
 )  # fmt: skip
-def test_a_refusal_is_the_error_it_means(
-    kind: str, status: int, body: Any, expected: type[InteractdError]
-) -> None:
+def test_a_refusal_is_the_error_it_means(kind: str, status: int, body: Any, expected: type[InteractdError]) -> None:
     made = error(kind, status, body)
     assert type(made) is expected
     assert made.repair

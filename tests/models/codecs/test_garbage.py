@@ -85,9 +85,7 @@ def test_a_whole_body_of_garbage_raises_only_errors_of_ours(kind: str, body: dic
     st.text(max_size=60) | EVENTS | VALUES.map(json.dumps) | st.just("[" * 100_000),
     st.dictionaries(st.sampled_from(["retry-after", "Retry-After-Ms", "x"]), st.text(max_size=10), max_size=3),
 )
-def test_any_refusal_becomes_an_error_with_a_repair(
-    kind: str, status: int, body: str, headers: dict[str, str]
-) -> None:
+def test_any_refusal_becomes_an_error_with_a_repair(kind: str, status: int, body: str, headers: dict[str, str]) -> None:
     made = codec(kind, "p").error(status, headers, body)
     assert isinstance(made, InteractdError)
     assert made.repair

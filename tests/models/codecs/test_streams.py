@@ -161,11 +161,17 @@ def test_what_is_not_the_wire_is_malformed(kind: str, data: str) -> None:
     ("kind", "data"),
     [
         ("openai-chat", {"error": {"message": "slow down", "type": "rate_limit_error", "code": None}}),
-        ("openai-responses", {"type": "error", "error": {"type": "tokens", "code": "rate_limit_exceeded", "message": "m"}}),
+        (
+            "openai-responses",
+            {"type": "error", "error": {"type": "tokens", "code": "rate_limit_exceeded", "message": "m"}},
+        ),
         ("openai-responses", {"type": "error", "code": "rate_limit_exceeded", "message": "m", "param": None}),
         (
             "openai-responses",
-            {"type": "response.failed", "response": {"status": "failed", "error": {"code": "rate_limit_exceeded", "message": "m"}}},
+            {
+                "type": "response.failed",
+                "response": {"status": "failed", "error": {"code": "rate_limit_exceeded", "message": "m"}},
+            },
         ),
         ("anthropic", {"type": "error", "error": {"type": "rate_limit_error", "message": "m"}}),
         ("gemini", {"error": {"code": 429, "message": "m", "status": "RESOURCE_EXHAUSTED"}}),
