@@ -54,14 +54,18 @@ async def list_agents(args: ListAgents, ctx: CallContext) -> ToolResult:
         blocks.append(f"[cut: {len(lines) - end:,} more lines; {call('list_agents', arguments)}]")
     if not args.offset:
         blocks.append("Agents: none in this version; sessions run on a model.")
+    fields: dict[str, Any] = {
+        "auto": picks,
+        "usable": len(usable),
+        "unusable": len(rest),
+        "next_offset": end if end < len(lines) else None,
+    }
     if usable:
         blocks.append("Next: " + call("create_session", {"model": usable[0].id}))
+        fields["next"] = {"tool": "create_session", "arguments": {"model": usable[0].id}}
     else:
         blocks.append("Next: tell the user what is missing; list_agents(refresh=true) looks again")
-    return ToolResult(
-        answer(*blocks),
-        {"auto": picks, "usable": len(usable), "unusable": len(rest), "next_offset": end if end < len(lines) else None},
-    )
+    return ToolResult(answer(*blocks), fields)
 
 
 def _usable(one: ModelInfo) -> str:
