@@ -69,7 +69,7 @@ class Model:
                 if turn.session == session:
                     turn.session, moved = heir, moved + 1
                     if turn.status in ("queued", "requires_action"):
-                        turn.status = "cancelled"
+                        turn.status, turn.epoch = "cancelled", turn.epoch + 1
         mine = [id for id, turn in self.turns.items() if turn.session == session]
         for id in [session, *mine]:
             self.gone[id] = why
