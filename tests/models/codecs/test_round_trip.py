@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -19,16 +20,21 @@ WIRE = folder()
 KEY = {"openai-chat": "messages", "anthropic": "messages", "gemini": "contents", "openai-responses": "input"}
 
 
+def sent_items(exchange: Exchange, key: str) -> list[Json]:
+    value: Any = exchange.request.get(key)
+    return cast("list[Json]", value) if isinstance(value, list) else []
+
+
 def pairs() -> list[Any]:
     """Exchanges whose next request replays their answer as a turn of the model's."""
     out: list[Any] = []
     for path in sorted(WIRE.glob("*/*.yaml")) if WIRE else []:
         found = [made for made in exchanges(path) if made.kind and made.status < 300]
-        for first, second in zip(found, found[1:], strict=False):
+        for first, second in pairwise(found):
             key = KEY[first.kind or ""]
-            before, after = first.request.get(key), second.request.get(key)
+            before, after = sent_items(first, key), sent_items(second, key)
             by_reference = second.request.get("previous_response_id") or second.request.get("conversation")
-            if first.kind != second.kind or by_reference or not isinstance(before, list) or not isinstance(after, list):
+            if first.kind != second.kind or by_reference or not before:
                 continue
             if len(after) > len(before) and after[: len(before)] == before and "compact" not in path.stem:
                 out.append(pytest.param(first, second, id=first.name))
@@ -58,10 +64,11 @@ def signature(part: Json) -> bytes | None:
 def full(value: Any) -> Any:
     """Without what says nothing: null, and the empty lists and objects an SDK fills in."""
     if isinstance(value, dict):
+        value = cast("Json", value)
         return {
             k: full(v) for k, v in value.items() if v not in (None, [], {}) and k not in ("caller", "cache_control")
         }
-    return [full(item) for item in value] if isinstance(value, list) else value
+    return [full(item) for item in cast("list[Any]", value)] if isinstance(value, list) else value
 
 
 def plain(kind: str, items: list[Json]) -> list[Any]:
@@ -79,7 +86,7 @@ def plain(kind: str, items: list[Json]) -> list[Any]:
                     rest[name] = rest[name]["id"]
                 out.append([signature(part), full(rest), [call["name"], call["args"]] if call else None])
         elif kind == "openai-chat":
-            calls = [call["function"] for call in item.get("tool_calls") or []]
+            calls: list[Json] = [call["function"] for call in item.get("tool_calls", [])]
             out.append([item.get("content"), [[call["name"], json.loads(call["arguments"])] for call in calls]])
         elif item.get("type") == "function_call":
             out.append([item["call_id"], item["name"], json.loads(item["arguments"])])

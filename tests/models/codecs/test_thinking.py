@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def rows(title: str) -> list[list[str]]:
 
 def test_each_cell_of_the_document_is_what_a_request_carries() -> None:
     seen = 0
-    for title, kind, provider, where in (
+    cases: list[tuple[str, str, str, Callable[[Json], Any]]] = [
         ("OpenAI, Azure", "openai-chat", "openai", lambda made: made.get("reasoning_effort")),
         ("OpenAI, Azure", "openai-responses", "openai", lambda made: made.get("reasoning", {}).get("effort")),
         ("xAI", "openai-chat", "xai", lambda made: made.get("reasoning_effort")),
@@ -52,7 +53,8 @@ def test_each_cell_of_the_document_is_what_a_request_carries() -> None:
             "gemini",
             lambda made: next(iter(made.get("generationConfig", {}).get("thinkingConfig", {}).values()), None),
         ),
-    ):
+    ]
+    for title, kind, provider, where in cases:
         for _, example, *cells, _ in rows(title):
             for level, cell in zip(THINKING_LEVELS, cells, strict=True):
                 got = where(sent(kind, provider, example, thinking_level=level))
@@ -153,7 +155,7 @@ def test_summaries_are_asked_for_in_each_wires_words() -> None:
 
 
 def test_every_other_setting_has_its_place() -> None:
-    config = {"max_output_tokens": 99, "seed": 7, "stop_sequences": ["END"], "top_p": 0.9}
+    config: Json = {"max_output_tokens": 99, "seed": 7, "stop_sequences": ["END"], "top_p": 0.9}
     assert (
         sent("openai-chat", "openai", "gpt-4o", **config).items()
         >= {
