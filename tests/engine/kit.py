@@ -63,7 +63,7 @@ def ended(
 class ScriptedModel:
     """Answers in the order of its script; when that is used up it says `default`."""
 
-    def __init__(self, name: str = "m1", *, window: int | None = None, default: str | None = "ok") -> None:
+    def __init__(self, name: str = "m1", *, window: int | None = None, default: Answer = "ok") -> None:
         self.name = name
         self.provider = "scripted"
         self.context_window = window
@@ -117,7 +117,6 @@ class ScriptedModel:
 
     def _items(self, request: ModelRequest) -> Sequence[Item]:
         answer = self._script.popleft() if self._script else self.default
-        assert answer is not None, "the script is used up"
         given = answer(request) if callable(answer) else answer
         if not isinstance(given, str):
             return given
