@@ -46,7 +46,7 @@ async def list_agents(args: ListAgents, ctx: CallContext) -> ToolResult:
     picks = next((one.id for one in usable if one.default), None)
     blocks = [
         f"{plural(len(usable), 'model')} usable, {len(rest)} not",
-        f"auto: {one_line(str(status.get('auto') or picks or 'nothing is usable'), 400)}" if not args.offset else "",
+        one_line(str(status.get("auto") or picks or "auto: nothing is usable"), 600) if not args.offset else "",
         "\n".join(lines[args.offset : end]),
     ]
     if end < len(lines):
@@ -98,7 +98,7 @@ async def server_status(args: ServerStatus, ctx: CallContext) -> ToolResult:
     busy, queued, unread = (int(status.get(name) or 0) for name in ("busy", "queued", "unread"))
     lines = [
         f"Running: {plural(busy, 'interaction')}, {queued} queued. Unread background results: {unread}.",
-        f"auto: {one_line(str(status['auto']), 400)}" if status.get("auto") else "",
+        one_line(str(status["auto"]), 600) if status.get("auto") else "",
         _store(store),
         f"Home: {status['home']}" if status.get("home") else "",
     ]

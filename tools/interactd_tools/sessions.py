@@ -9,7 +9,7 @@ from pydantic import Field
 from interactd.errors import InteractdError
 from interactd.nouns import Session
 from interactd_tools.answers import session as read
-from interactd_tools.answers.text import answer, call, plural, when
+from interactd_tools.answers.text import answer, call, iso, plural, when
 from interactd_tools.arguments.fields import (
     DEFAULT_TOKENS,
     Arguments,
@@ -259,7 +259,7 @@ async def delete_session(args: DeleteSession, ctx: CallContext) -> ToolResult:
     fields: dict[str, Any] = {
         "session_id": receipt.session_id,
         "receipt_id": receipt.id,
-        "deleted_at": round(receipt.deleted_at),
+        "deleted_at": iso(receipt.deleted_at),
         "removed": receipt.removed,
     }
     return ToolResult(text, {**fields, "kept": receipt.kept} if receipt.kept else fields)
