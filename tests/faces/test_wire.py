@@ -7,7 +7,7 @@ import json
 from interactd.engine.port import Event, Result
 from interactd.faces import wire
 from interactd.models.port import ModelInfo
-from interactd.nouns import GenerationConfig, Interaction, Session, Step, Usage, user_input
+from interactd.nouns import GenerationConfig, Interaction, Json, Session, Step, Usage, user_input
 from interactd.store.port import Hit, Page, Receipt, Turn
 
 NOW = 1_790_000_000.25
@@ -20,7 +20,7 @@ TURN = Interaction(
 
 
 def test_times_are_utc_with_milliseconds() -> None:
-    assert wire.iso(NOW) == "2026-09-21T13:33:20.250Z"
+    assert wire.iso(NOW) == "2026-09-21T14:13:20.250Z"
     assert wire.iso(None) is None
 
 
@@ -47,8 +47,8 @@ def test_every_noun_has_a_form_that_is_json() -> None:
         ModelInfo("p/m", "p", True, "found"),
         Page([SESSION, hit], "more"),
     ]
-    forms = json.loads(json.dumps(wire.jsonable(nouns)))
-    assert all(isinstance(form, dict) and form for form in forms)
+    forms: list[Json] = json.loads(json.dumps(wire.jsonable(nouns)))
+    assert all(forms)
     assert forms[0]["model"] == "p/m"
     assert forms[1]["usage"] == {"total_input_tokens": 1, "total_tokens": 3}
     assert forms[1]["duration_s"] == 2
