@@ -46,7 +46,7 @@ async def list_agents(args: ListAgents, ctx: CallContext) -> ToolResult:
     picks = next((one.id for one in usable if one.default), None)
     blocks = [
         f"{plural(len(usable), 'model')} usable, {len(rest)} not",
-        one_line(str(status.get("auto") or picks or "auto: nothing is usable"), 600) if not args.offset else "",
+        _auto(str(status.get("auto") or picks or "nothing is usable")) if not args.offset else "",
         "\n".join(lines[args.offset : end]),
     ]
     if end < len(lines):
@@ -98,7 +98,7 @@ async def server_status(args: ServerStatus, ctx: CallContext) -> ToolResult:
     busy, queued, unread = (int(status.get(name) or 0) for name in ("busy", "queued", "unread"))
     lines = [
         f"Running: {plural(busy, 'interaction')}, {queued} queued. Unread background results: {unread}.",
-        one_line(str(status["auto"]), 600) if status.get("auto") else "",
+        _auto(str(status["auto"])) if status.get("auto") else "",
         _store(store),
         f"Home: {status['home']}" if status.get("home") else "",
     ]
@@ -132,3 +132,8 @@ def _store(store: dict[str, Any]) -> str:
 
 
 TOOLS = (list_agents, server_status)
+
+
+def _auto(said: str) -> str:
+    """What `auto` picks and why; the catalog's sentence may name it already."""
+    return one_line(said if said.startswith("auto") else f"auto: {said}", 600)
