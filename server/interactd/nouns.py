@@ -130,9 +130,11 @@ class Step:
     - user_input, model_output: `{"content": [Content]}` with Content `{"type": "text", "text": ...}` or
       `{"type": "image", "data" (base64) | "uri": ..., "mime_type": ...}`; a text may carry `annotations`.
     - thought: `{"summary": [Content]}` (may be empty when the provider only gave a signature).
-    - function_call: `{"id", "name", "arguments" (object)}`.
+    - function_call: `{"id", "name", "arguments" (object)}`; and `raw_arguments` (text) where what the model wrote was
+      no JSON object: then `arguments` is empty, nothing may be called, and the model has to be told.
     - function_result: `{"call_id", "name", "result" (object, text or [Content]), "is_error"}`.
     - other calls and results: the API's fields for that type.
+    - opaque: `{"kind"}`, something of the provider's that we have no type for; all of it is in `state`.
 
     `state` is opaque to everybody but the codec that made it: `{"provider": str, "model": str, ...}` with
     signatures, encrypted reasoning, raw provider blocks. It is replayed only to that provider, never shown.

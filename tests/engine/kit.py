@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,12 +63,14 @@ def ended(
 class ScriptedModel:
     """Answers in the order of its script; when that is used up it says `default`."""
 
-    def __init__(self, name: str = "m1", *, window: int | None = None, default: str | None = "ok") -> None:
+    def __init__(self, name: str = "m1", *, window: int | None = None, default: Answer = "ok") -> None:
         self.name = name
         self.provider = "scripted"
         self.context_window = window
         self.default = default
         self.requests: list[ModelRequest] = []
+        self.usage: Usage | None = Usage(input=10, output=5, total=15)
+        """What plain answers say that they used."""
         self.stopped = 0
         """Calls that ended because the reader went away."""
         self.running = 0
@@ -114,9 +117,10 @@ class ScriptedModel:
 
     def _items(self, request: ModelRequest) -> Sequence[Item]:
         answer = self._script.popleft() if self._script else self.default
-        assert answer is not None, "the script is used up"
         given = answer(request) if callable(answer) else answer
-        return [*said(given), *ended()] if isinstance(given, str) else given
+        if not isinstance(given, str):
+            return given
+        return [*said(given), Finished("stop", "stop", self.usage)]
 
 
 class ScriptedCatalog:
@@ -150,10 +154,10 @@ class ScriptedCatalog:
 
 
 class Clock:
-    """A clock that stands until it is moved."""
+    """A clock that stands at the time it was made until it is moved."""
 
-    def __init__(self, now: float = 1_800_000_000.0) -> None:
-        self.now = now
+    def __init__(self) -> None:
+        self.now = time.time()
 
     def __call__(self) -> float:
         return self.now
@@ -194,12 +198,12 @@ async def rig(
     clock: Clock | None = None,
     start: bool = True,
     **settings: Any,
-) -> AsyncIterator[Rig]:
+) -> AsyncGenerator[Rig]:
     """A started engine on the database `path`, closed at the end."""
     clock = clock or Clock()
     model = model or ScriptedModel()
     catalog = ScriptedCatalog(model, *others)
-    store = SqliteStore(path, clock=clock)
+    store = SqliteStore(path)
     engine = LocalEngine(store, catalog, EngineSettings(version="test", **settings), clock=clock)
     if start:
         await engine.start()
@@ -207,6 +211,15 @@ async def rig(
         yield Rig(engine, store, model, catalog, clock, list(others))
     finally:
         await engine.aclose()
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Look again every 10 ms until the condition holds; for what gives no sign of its own."""
+    for _ in range(int(PATIENCE_S * 100)):
+        if await condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it never came true")
 
 
 def texts(result: Result) -> list[str]:

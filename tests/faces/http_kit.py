@@ -19,7 +19,8 @@ ACCEPT = {"accept": "application/json, text/event-stream"}
 @asynccontextmanager
 async def opened(daemon: Daemon, **options: Any) -> AsyncGenerator[tuple[HttpFace, httpx2.AsyncClient]]:
     """An HTTP face on a free port, and a client that has its address but not its token."""
-    face = await daemon.faces.http(**{"port": 0, **options})
+    given: dict[str, Any] = {"port": 0, **options}
+    face = await daemon.faces.http(**given)
     try:
         async with httpx2.AsyncClient(base_url=face.url, timeout=PATIENCE_S) as client:
             yield face, client
@@ -58,9 +59,9 @@ class StreamableHttp:
             meta: Json = {**envelope(), **message["params"].get("_meta", {})}
             message["params"] = {**message["params"], "_meta": meta}
             headers |= {"mcp-protocol-version": MODERN, "mcp-method": method}
-            name = message["params"].get("name") or message["params"].get("uri")
-            if name:
-                headers["mcp-name"] = name
+            named: Any = message["params"].get("name") or message["params"].get("uri")
+            if named:
+                headers["mcp-name"] = str(named)
         response = await self.client.post("/mcp", json=message, headers=headers)
         found = [response.json()] if "json" in response.headers["content-type"] else events(response.text)
         self.notes += [one for one in found if "method" in one]

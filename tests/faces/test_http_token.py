@@ -28,7 +28,7 @@ def test_the_token_is_made_once_and_only_its_owner_can_read_it(paths: Paths) -> 
 
 def test_processes_that_make_it_at_once_agree(paths: Paths) -> None:
     with ThreadPoolExecutor(16) as pool:
-        assert len(set(pool.map(lambda _: load_or_create(paths), range(64)))) == 1
+        assert len(set(pool.map(load_or_create, [paths] * 64))) == 1
 
 
 def test_a_file_that_others_can_read_is_closed_to_them(paths: Paths) -> None:

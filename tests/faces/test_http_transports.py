@@ -84,7 +84,7 @@ async def official(daemon: Daemon, transport: str, mode: Any) -> AsyncGenerator[
 async def test_the_official_client_is_served_in_every_mode(daemon: Daemon, transport: str, mode: str) -> None:
     heard: list[str | None] = []
 
-    async def progress(done: float, total: float | None, message: str | None) -> None:
+    async def heard_progress(progress: float, total: float | None, message: str | None) -> None:
         heard.append(message)
 
     async with official(daemon, transport, mode) as client:
@@ -93,7 +93,7 @@ async def test_the_official_client_is_served_in_every_mode(daemon: Daemon, trans
         assert (await client.list_tools()).tools[0].name == "echo"
         done = await client.call_tool("echo", {"text": "hi"})
         assert done.content[0].model_dump()["text"] == "hi"
-        await client.call_tool("count", {"upto": 3}, progress_callback=progress)
+        await client.call_tool("count", {"upto": 3}, progress_callback=heard_progress)
         assert heard == ["0 ", "1 ", "2 "]
         broken = await client.call_tool("boom", {})
         assert broken.is_error
@@ -155,11 +155,8 @@ async def test_toolsets_can_be_asked_for_in_the_url(daemon: Daemon) -> None:
 
 
 async def test_a_batch_over_http_is_answered_in_the_version_that_has_them(daemon: Daemon) -> None:
-    batch = [
-        call(1, "echo", text="one"),
-        {"jsonrpc": "2.0", "method": "notifications/x"},
-        call("b", "echo", text="two"),
-    ]
+    note = {"jsonrpc": "2.0", "method": "notifications/x"}
+    batch = [call(1, "echo", text="one"), note, call("b", "echo", text="two")]
     async with opened(daemon) as (_, client):
         old = StreamableHttp(client, "2025-03-26", bearer(daemon))
         await old.start()

@@ -27,9 +27,7 @@ def test_blank_lines_are_nothing(data: bytes) -> None:
     assert (frame.messages, frame.refusals) == ([], [])
 
 
-@pytest.mark.parametrize(
-    "data", [b'{"jsonrpc":"2.0","id":7,"method":"ping"}\r', b'\xef\xbb\xbf {"jsonrpc":"2.0","id":7,"method":"ping"}']
-)
+@pytest.mark.parametrize("data", [b"%s\r", b"\xef\xbb\xbf %s", b"  %s  "])
 def test_carriage_returns_and_a_byte_order_mark_do_not_matter(data: bytes) -> None:
     (message,) = parse(data % b'{"jsonrpc":"2.0","id":7,"method":"ping"}').messages
     assert isinstance(message, JSONRPCRequest)
@@ -75,7 +73,7 @@ def test_a_whole_surrogate_pair_is_a_character() -> None:
 
 
 def test_a_batch_keeps_what_is_sound_and_refuses_the_rest() -> None:
-    items = [
+    items: list[Any] = [
         {"jsonrpc": "2.0", "id": 1, "method": "ping"},
         {"jsonrpc": "2.0", "id": 1, "method": "ping"},
         {"jsonrpc": "2.0", "id": 2, "method": "initialize", "params": {}},

@@ -102,6 +102,11 @@ async def error_of(catalog: ModelCatalog, name: str, connection: str | None = No
     return caught.value
 
 
+def far(fake: FakeProvider) -> str:
+    """An address that reaches the fake and does not look like this machine's own."""
+    return f"http://2130706433:{fake.port}"
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -438,6 +443,18 @@ async def test_a_configured_server_without_a_model_list_may_be_named(shelf: Shel
     assert (await shelf(text).resolve("mine/whatever")).label == "mine/whatever"
 
 
+@pytest.mark.parametrize("listing", [True, False])
+async def test_a_gateway_on_this_machine_is_asked_with_its_key(listing: bool, shelf: Shelf, fake: FakeProvider) -> None:
+    fake.models = ["served-here"]
+    if not listing:
+        fake.routes["/v1/models"] = Raw("no", status=404)
+    catalog = shelf(own={"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": fake.base_url}, embedded=Embedded(True))
+    expected = "served-here" if listing else known.DEFAULTS["openai"]
+    assert (await catalog.resolve("auto")).label == f"openai/{expected}"
+    assert fake.gets[0].headers["authorization"] == f"Bearer {KEY}"
+    assert [line.id for line in await catalog.list() if line.default] == [f"openai/{expected}"]
+
+
 # -- the list --------------------------------------------------------------------------------------------------------
 
 
@@ -472,7 +489,8 @@ async def test_the_default_of_the_list_is_what_auto_picks(shelf: Shelf, fake: Fa
 
 @pytest.mark.parametrize("kind", ["openai-chat", "openai-responses", "anthropic", "gemini"])
 async def test_a_provider_with_a_key_is_asked_only_on_refresh(kind: str, shelf: Shelf, fake: FakeProvider) -> None:
-    text = f'[providers.gw]\nkind = "{kind}"\nbase_url = "{fake.base_url}"\napi_key_env = "OPENAI_API_KEY"\n'
+    text = f'[providers.gw]\nkind = "{kind}"\nbase_url = "{far(fake)}"\napi_key_env = "OPENAI_API_KEY"\n'
+    text += "allow_http = true\n"
     catalog = shelf(text + "[providers.openai]\nenabled = false", own={"OPENAI_API_KEY": KEY})
     assert [line.id for line in await catalog.list() if line.available] == ["gw/NAME"]
     assert not fake.gets
@@ -484,8 +502,8 @@ async def test_a_provider_with_a_key_is_asked_only_on_refresh(kind: str, shelf: 
 async def test_a_refused_refresh_is_a_line_without_the_key(shelf: Shelf, fake: FakeProvider) -> None:
     body = {"error": {"message": f"Incorrect API key provided: {KEY}", "code": "invalid_api_key"}}
     fake.routes["/v1/models"] = Raw(json.dumps(body), status=401, content_type="application/json")
-    text = f'[providers.gw]\nkind = "openai-chat"\nbase_url = "{fake.base_url}"\napi_key_env = "OPENAI_API_KEY"\n'
-    catalog = shelf(text, own={"OPENAI_API_KEY": KEY})
+    text = f'[providers.gw]\nkind = "openai-chat"\nbase_url = "{far(fake)}"\napi_key_env = "OPENAI_API_KEY"\n'
+    catalog = shelf(text + "allow_http = true\n", own={"OPENAI_API_KEY": KEY})
     line = next(line for line in await catalog.list(refresh=True) if line.provider == "gw")
     assert not line.available
     assert "key" in line.detail

@@ -119,3 +119,16 @@ def test_an_error_is_scrubbed_everywhere() -> None:
     error = KeyRefused("bad own-openai-key", repair="not own-openai-key", provider="x", more=[{"k": "own-openai-key"}])
     shown = str(ring.scrub_error(error).as_dict()) + str(error) + repr(error)
     assert "own-openai-key" not in shown
+
+
+def test_callers_without_an_environment_use_the_lenders_and_nobody_elses() -> None:
+    ring = KeyRing(own={})
+    ring.attach("con_host", {"OPENAI_API_KEY": "key-of-a-host"})
+    ring.attach("con_serve", {"OPENAI_API_KEY": "key-of-serve"})
+    ring.attach("con_keyless", {})
+    assert ring.lookup("OPENAI_API_KEY", "http_1") is None
+    ring.lend("con_serve")
+    assert ring.lookup("OPENAI_API_KEY", "http_1") == "key-of-serve"
+    assert ring.lookup("OPENAI_API_KEY", "con_keyless") is None
+    ring.detach("con_serve")
+    assert ring.lookup("OPENAI_API_KEY", "http_1") is None

@@ -239,6 +239,13 @@ async def test_connections_are_kept_and_used_again(clients: Clients, fake: FakeP
     assert fake.connections == 1
 
 
+async def test_cookies_of_one_caller_do_not_go_along_with_another(clients: Clients, fake: FakeProvider) -> None:
+    fake.script([Fault(400, headers={"set-cookie": "who=a; Path=/"}), "ok"])
+    await failure(model(clients, fake.base_url))
+    await collect(model(clients, fake.base_url))
+    assert "cookie" not in fake.requests[1].headers
+
+
 # -- trying again --------------------------------------------------------------------------------------------------
 
 

@@ -99,12 +99,14 @@ class Home:
         for process in self._processes:
             process.kill()
             process.communicate()
-        told: set[int] = set()
+        told: dict[int, float] = {}
 
         def all_gone() -> bool:
-            # A shim may have been starting one more when it was killed.
-            for pid in set(self.daemons()) - told:
-                told.add(pid)
+            # A shim may have been starting one more when it was killed. A second signal cuts a long drain short.
+            for pid in self.daemons():
+                if time.monotonic() - told.get(pid, 0.0) < 4.0:
+                    continue
+                told[pid] = time.monotonic()
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
                     os.kill(pid, signal.SIGTERM)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from interactd.models.port import ModelInfo
@@ -228,3 +230,29 @@ async def test_hosts_that_hide_text_behind_structured_content_get_none(world: Wo
     assert result.meta[META_KEY]["session_id"] in result.text
     failed = await world.call("send_turn", {}, client_name=host)
     assert failed.structured is None
+
+
+async def test_an_expired_session_is_called_expired_and_not_unknown(world: World) -> None:
+    session_id = await world.session(ttl="1s")
+    result = await world.call("get_session", {"session_id": session_id})
+    for _ in range(200):
+        if result.is_error:
+            break
+        await asyncio.sleep(0.05)
+        result = await world.call("get_session", {"session_id": session_id})
+    assert result.text.startswith(f"expired: Session {session_id} expired")
+    assert "create_session" in result.text
+    refused = await world.call("send_turn", {"session_id": session_id, "input": "x"})
+    assert refused.text.startswith("expired: ")
+    assert session_id in (await world.ok("list_sessions", state="all")).text
+    assert session_id not in (await world.ok("list_sessions")).text
+    assert not (await world.call("list_sessions", {"state": "all", "unread": True})).is_error
+
+
+async def test_ten_thousand_calls_at_once_are_all_answered(world: World) -> None:
+    session_id = await world.session()
+    await world.turn(session_id)
+    wrong = {"session_id": session_id, "colour": "red"}
+    calls = [world.call("get_session", {"session_id": session_id} if i % 2 else wrong) for i in range(10_000)]
+    results = await asyncio.gather(*calls)
+    assert [result.is_error for result in results] == [i % 2 == 0 for i in range(10_000)]

@@ -152,7 +152,7 @@ async def test_silence_is_filled_with_a_status_line(world: World, monkeypatch: p
             await heard.came.wait()
     gate.set()
     await call
-    assert heard.of("status")[0] == "in_progress 0 s, 5 characters so far"
+    assert heard.of("status")[0] == "in progress 0 s, 5 characters so far"
     assert "".join(heard.of("text")) == "Hello."
 
 

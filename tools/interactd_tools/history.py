@@ -56,7 +56,8 @@ async def search_history(args: SearchHistory, ctx: CallContext) -> ToolResult:
             answer(hint, "Next: search_history with fewer words or a prefix (wor*), or list_sessions()"),
             {"hits": [], "cursor": None},
         )
-    then = call("get_interaction", {"interaction_id": hits[0].interaction_id})
+    following = {"interaction_id": hits[0].interaction_id}
+    then = call("get_interaction", following)
     cursor = pack_cursor(page.cursor)
     if cursor:
         more = {"query": args.query, **({"session_id": args.session_id} if args.session_id else {})}
@@ -70,6 +71,7 @@ async def search_history(args: SearchHistory, ctx: CallContext) -> ToolResult:
         {
             "hits": [{"session_id": h.session_id, "interaction_id": h.interaction_id, "seq": h.seq} for h in hits],
             "cursor": cursor,
+            "next": {"tool": "get_interaction", "arguments": following},
         },
     )
 

@@ -1,8 +1,8 @@
 """What some hosts do with a result that others do not.
 
-Several hosts give their model `structuredContent` alone as soon as there is one, and drop the text (Claude Code,
-Codex, VS Code and Copilot, opencode). Ours holds only ids and figures, so their model would never see an answer.
-Those hosts get the fields in `_meta`, where a program still finds them.
+Several hosts give their model `structuredContent` alone as soon as there is one, and drop the text (Claude Code, Codex,
+VS Code and what is built on it, Copilot, opencode). Ours holds only ids and figures, so their model would never see an
+answer. Those hosts get the fields in `_meta`, where a program still finds them.
 """
 
 from __future__ import annotations

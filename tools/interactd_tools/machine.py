@@ -46,7 +46,7 @@ async def list_agents(args: ListAgents, ctx: CallContext) -> ToolResult:
     picks = next((one.id for one in usable if one.default), None)
     blocks = [
         f"{plural(len(usable), 'model')} usable, {len(rest)} not",
-        f"auto: {one_line(str(status.get('auto') or picks or 'nothing is usable'), 400)}" if not args.offset else "",
+        _auto(str(status.get("auto") or picks or "nothing is usable")) if not args.offset else "",
         "\n".join(lines[args.offset : end]),
     ]
     if end < len(lines):
@@ -54,14 +54,18 @@ async def list_agents(args: ListAgents, ctx: CallContext) -> ToolResult:
         blocks.append(f"[cut: {len(lines) - end:,} more lines; {call('list_agents', arguments)}]")
     if not args.offset:
         blocks.append("Agents: none in this version; sessions run on a model.")
+    fields: dict[str, Any] = {
+        "auto": picks,
+        "usable": len(usable),
+        "unusable": len(rest),
+        "next_offset": end if end < len(lines) else None,
+    }
     if usable:
         blocks.append("Next: " + call("create_session", {"model": usable[0].id}))
+        fields["next"] = {"tool": "create_session", "arguments": {"model": usable[0].id}}
     else:
         blocks.append("Next: tell the user what is missing; list_agents(refresh=true) looks again")
-    return ToolResult(
-        answer(*blocks),
-        {"auto": picks, "usable": len(usable), "unusable": len(rest), "next_offset": end if end < len(lines) else None},
-    )
+    return ToolResult(answer(*blocks), fields)
 
 
 def _usable(one: ModelInfo) -> str:
@@ -94,7 +98,7 @@ async def server_status(args: ServerStatus, ctx: CallContext) -> ToolResult:
     busy, queued, unread = (int(status.get(name) or 0) for name in ("busy", "queued", "unread"))
     lines = [
         f"Running: {plural(busy, 'interaction')}, {queued} queued. Unread background results: {unread}.",
-        f"auto: {one_line(str(status['auto']), 400)}" if status.get("auto") else "",
+        _auto(str(status["auto"])) if status.get("auto") else "",
         _store(store),
         f"Home: {status['home']}" if status.get("home") else "",
     ]
@@ -128,3 +132,8 @@ def _store(store: dict[str, Any]) -> str:
 
 
 TOOLS = (list_agents, server_status)
+
+
+def _auto(said: str) -> str:
+    """What `auto` picks and why; the catalog's sentence may name it already."""
+    return one_line(said if said.startswith("auto") else f"auto: {said}", 600)

@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from interactd.errors import InteractdError
 from interactd.nouns import Session
 from interactd_tools.answers import session as read
-from interactd_tools.answers.text import answer, call, plural, when
+from interactd_tools.answers.text import answer, call, iso, plural, when
 from interactd_tools.arguments.fields import (
     DEFAULT_TOKENS,
     Arguments,
@@ -120,12 +121,11 @@ async def list_sessions(args: ListSessions, ctx: CallContext) -> ToolResult:
             ),
             {"sessions": [], "unread": [], "cursor": None},
         )
-    first = next((ids[0] for ids in waiting.values() if ids), None)
-    then = (
-        call("get_interaction", {"interaction_id": first})
-        if first
-        else call("get_session", {"session_id": sessions[0].id})
-    )
+    unread = [one for ids in waiting.values() for one in ids]
+    following: dict[str, Any] = {"tool": "get_session", "arguments": {"session_id": sessions[0].id}}
+    if unread:
+        following = {"tool": "get_interaction", "arguments": {"interaction_id": unread[0]}}
+    then = call(following["tool"], following["arguments"])
     cursor = pack_cursor(page.cursor)
     if cursor:
         more = {name: value for name, value in args.model_dump(exclude_defaults=True).items() if name != "cursor"}
@@ -135,14 +135,19 @@ async def list_sessions(args: ListSessions, ctx: CallContext) -> ToolResult:
         answer(found + (" (there are more)" if cursor else ""), lines, f"Next: {then}"),
         {
             "sessions": [one.id for one in sessions],
-            "unread": [i for ids in waiting.values() for i in ids],
+            "unread": unread,
             "cursor": cursor,
+            "next": following,
         },
     )
 
 
 async def _unread(session: Session, ctx: CallContext) -> list[str]:
-    _, turns = await ctx.engine.transcript(session.id, limit=_UNREAD_TURNS, caller=ctx.caller)
+    try:
+        _, turns = await ctx.engine.transcript(session.id, limit=_UNREAD_TURNS, caller=ctx.caller)
+    except InteractdError:
+        # It expired or was deleted since it was listed: the others are still worth showing.
+        return []
     ones = [turn.interaction for turn in turns]
     return [one.id for one in ones if one.background and one.terminal and one.read_at is None]
 
@@ -195,6 +200,7 @@ async def get_session(args: GetSession, ctx: CallContext) -> ToolResult:
             **read.fields(session),
             "interactions": [{"id": t.interaction.id, "status": t.interaction.status} for t in turns],
             "before": oldest.id if oldest and older else None,
+            "next": {"tool": "send_turn", "arguments": {"session_id": session.id, "input": "..."}},
         },
     )
 
@@ -253,7 +259,7 @@ async def delete_session(args: DeleteSession, ctx: CallContext) -> ToolResult:
     fields: dict[str, Any] = {
         "session_id": receipt.session_id,
         "receipt_id": receipt.id,
-        "deleted_at": round(receipt.deleted_at),
+        "deleted_at": iso(receipt.deleted_at),
         "removed": receipt.removed,
     }
     return ToolResult(text, {**fields, "kept": receipt.kept} if receipt.kept else fields)

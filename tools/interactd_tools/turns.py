@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
 from interactd.engine.port import Result
+from interactd.errors import InteractdError
 from interactd.nouns import Json
 from interactd_tools.answers.interaction import View, read_already, show
 from interactd_tools.answers.text import plural
@@ -35,6 +37,7 @@ from interactd_tools.registry import tool
 from interactd_tools.waiting import wait
 
 DEFAULT_WAIT_S = 30
+_COURTESY_S = 0.25
 Background = Annotated[bool, Field(description="Return a handle at once.")]
 
 
@@ -118,7 +121,12 @@ async def _unread(ctx: CallContext, result: Result) -> str:
     """Return a line about results nobody has read, when the caller has time to read one."""
     if not result.interaction.terminal:
         return ""
-    page = await ctx.engine.list_sessions(unread=True, limit=5, caller=ctx.caller)
+    try:
+        # The answer is here: a courtesy must neither delay nor lose it.
+        async with asyncio.timeout(_COURTESY_S):
+            page = await ctx.engine.list_sessions(unread=True, limit=5, caller=ctx.caller)
+    except (TimeoutError, InteractdError):
+        return ""
     if not page.items:
         return ""
     count = f"more than {len(page.items)} sessions" if page.cursor else plural(len(page.items), "session")

@@ -102,7 +102,8 @@ class _Teller:
             now = time.monotonic()
             if now - self._spoke >= STATUS_AFTER_S:
                 self._spoke = now
-                line = f"{self._status} {now - self._begun:.0f} s, {self._characters:,} characters so far"
+                status = self._status.replace("_", " ")
+                line = f"{status} {now - self._begun:.0f} s, {self._characters:,} characters so far"
                 await self._send(line, "status")
 
     async def flush(self) -> None:

@@ -19,7 +19,7 @@ from interactd.daemon import lock
 from interactd.daemon.health import health
 from interactd.errors import InteractdError
 from interactd.paths import Paths
-from interactd.shim import connect
+from interactd.shim import connect, record
 
 Json = dict[str, Any]
 
@@ -59,7 +59,7 @@ def stop(paths: Paths, *, now: bool = False, as_json: bool = False) -> int:
     except InteractdError as error:
         asked = False
         pid = error.fields.get("pid") or health(paths, timeout_s=1.0)["pid"]
-    if asked and _gone(paths, KILL_S if now else STOP_S):
+    if asked and _gone(paths, pid, KILL_S if now else STOP_S):
         message = f"The daemon (pid {pid}) has left."
         if hosts:
             message += f" {hosts} connected host(s) start it again with their next call."
@@ -68,14 +68,16 @@ def stop(paths: Paths, *, now: bool = False, as_json: bool = False) -> int:
         message = f"The daemon (pid {pid}) does not " + ("leave" if asked else "answer")
         message += ". `interactd stop --now` kills it; what it had accepted goes on with the next daemon."
         return _told(as_json, stopped=False, pid=pid, message=message)
-    if pid is not None and lock.held(paths):
+    if pid is not None and not _gone(paths, pid, 0.0):
         try:
             os.kill(pid, signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
+        except ProcessLookupError:
+            return _told(as_json, stopped=True, pid=pid, message=f"The daemon (pid {pid}) has left.")
         except OSError as error:
             return _told(as_json, stopped=False, pid=pid, message=f"Process {pid} could not be killed: {error}.")
-        if _gone(paths, KILL_S):
+        if _gone(paths, pid, KILL_S):
             return _told(as_json, stopped=True, pid=pid, killed=True, message=f"The daemon (pid {pid}) was killed.")
-    stopped = not lock.held(paths)
+    stopped = _gone(paths, pid, 0.0)
     message = "The daemon has left." if stopped else f"Some process still holds {paths.lock}."
     return _told(as_json, stopped=stopped, pid=pid, message=message)
 
@@ -171,9 +173,12 @@ def _call(sock: socket.socket, method: str, params: Json) -> Json:
     return {}
 
 
-def _gone(paths: Paths, limit_s: float) -> bool:
+def _gone(paths: Paths, pid: int | None, limit_s: float) -> bool:
+    """Wait until the daemon `pid` has gone. A host that waits for an answer may have started the next one already."""
     end = time.monotonic() + limit_s
     while lock.held(paths):
+        if pid is not None and record.read(paths).get("pid") not in (None, pid):
+            return True
         if time.monotonic() > end:
             return False
         time.sleep(0.02)

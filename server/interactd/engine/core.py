@@ -109,6 +109,8 @@ class Core:
             Expired, Deleted: it was there.
         """
         session = await self.any_session(await self.session_id(text), caller)
+        if session.state == "active" and session.expires_at is not None and session.expires_at <= self.clock():
+            session.state = "expired"
         if session.state == "expired":
             when = session.expires_at or session.deleted_at
             raise Expired(

@@ -111,34 +111,47 @@ async def fork(
         label = source.model
         if model is not None:
             label = (await core.catalog.resolve(model, connection=caller.connection)).label
+        session = _forked(core, source, head, turns, title, label, source.ttl_s if ttl_s is None else ttl, caller)
+        # A session without turns has no point to begin at: its fork is a new session with the same settings.
+        start = core.store.create_session if head is None else core.store.fork_session
+        started = await start(session, key)
     except InteractdError:
         if earlier := await core.recalled(key):
             return await core.any_session(earlier, caller)
         raise
-    if ttl_s is None:
-        ttl = source.ttl_s
+    return session if started.created else await core.any_session(started.id, caller)
+
+
+def _forked(
+    core: Core,
+    source: Session,
+    head: str | None,
+    turns: int,
+    title: str | None,
+    model: str | None,
+    ttl_s: float | None,
+    caller: Caller,
+) -> Session:
     now = core.clock()
-    session = Session(
+    return Session(
         id=new_id("session"),
         created_at=now,
         updated_at=now,
         owner=caller.owner,
         title=title if title is not None else source.title,
-        model=label,
+        model=model,
         agent=source.agent,
         system_instruction=source.system_instruction,
         generation_config=source.generation_config,
         tools=source.tools,
         labels=dict(source.labels),
-        ttl_s=ttl,
-        expires_at=None if ttl is None else now + ttl,
+        ttl_s=ttl_s,
+        expires_at=None if ttl_s is None else now + ttl_s,
         head=head,
         turns=turns,
         forked_from=source.id,
         forked_at=head,
     )
-    started = await core.store.fork_session(session, key)
-    return session if started.created else await core.any_session(started.id, caller)
 
 
 async def listing(

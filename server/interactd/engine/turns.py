@@ -67,6 +67,9 @@ async def send(
     )
     try:
         session = await core.session(whole, caller)
+        if not asked.queue and (run := queue.run_in(whole)):
+            # The store would say the same; this way a crowd at a busy session costs no writes.
+            raise _busy(Conflict("", interaction_id=run.interaction.id, status=run.interaction.status))
         chosen = await core.catalog.resolve(asked.model or session.model or "auto", connection=caller.connection)
         return await core.finish(_accept(core, queue, whole, previous, asked, chosen, key, caller))
     except InteractdError:

@@ -46,9 +46,11 @@ async def wait(core: Core, queue: Queue, interaction_id: str, timeout_s: float, 
     """See `Engine.wait`."""
     loop = asyncio.get_running_loop()
     end = loop.time() + max(0.0, timeout_s)
-    interaction, session = await core.interaction(interaction_id, caller)
+    whole = await core.interaction_id(interaction_id)
+    # The channel first: one that ends after this look is seen to end, whatever the row said.
+    channel = core.hub.get(whole)
+    interaction, session = await core.interaction(whole, caller)
     while interaction.status in _RUNS and (left := end - loop.time()) > 0 and not core.handing_over:
-        channel = core.hub.get(interaction.id)
         try:
             async with asyncio.timeout(left):
                 if channel is not None:
@@ -58,7 +60,8 @@ async def wait(core: Core, queue: Queue, interaction_id: str, timeout_s: float, 
                     await asyncio.sleep(_POLL_S)
         except TimeoutError:
             pass
-        interaction, session = await core.interaction(interaction.id, caller)
+        channel = core.hub.get(whole)
+        interaction, session = await core.interaction(whole, caller)
     return await read(core, queue, interaction, session)
 
 

@@ -49,6 +49,8 @@ class LineReader:
             chunk = await self._reader.read(CHUNK)
             if not chunk:
                 self._ended = True
+                if self._skipping is not None:
+                    raise Overlong(self._skipping, self._cap)
                 if self._size:
                     self._ready.append(self._take(b""))
                 continue

@@ -96,6 +96,9 @@ def default_of(provider: Provider, seen: Found | None) -> str | None:
     if provider.settings.models:
         return provider.settings.models[0]
     if seen is not None:
+        if seen.state == "other":
+            # A gateway without a list of models: what the real provider has is the best guess.
+            return known.DEFAULTS.get(provider.name) if provider.key else None
         fit = [model for model in seen.models if known.chats(model.name)]
         return min(fit, key=lambda model: not model.loaded).name if fit else None
     return known.DEFAULTS.get(provider.name)

@@ -65,7 +65,7 @@ class ModelCatalog:
             )
         if wanted.lower() == "auto":
             return await self._auto(connection)
-        found = providers(self._settings, self._ring, connection)
+        found = await self._providers(connection)
         head, slash, rest = wanted.partition("/")
         head = head.lower()
         if head == EMBEDDED:
@@ -87,7 +87,7 @@ class ModelCatalog:
         """What is reachable and why the rest is not (see `port.Catalog`)."""
         if refresh:
             self._servers.forget()
-        found = await self._with_files(providers(self._settings, self._ring, connection).values())
+        found = await self._providers(connection)
         choice = await choose(self._settings, found, self._servers, self._embedded)
         lines = await report(found, self._servers, self._clients, self._ring, self._embedded, refresh=refresh)
         picked = choice.label if isinstance(choice, Choice) else None
@@ -116,8 +116,7 @@ class ModelCatalog:
     # -- by name ---------------------------------------------------------------------------------------------
 
     async def _choose(self, connection: str | None) -> Choice | Missed:
-        found = providers(self._settings, self._ring, connection)
-        return await choose(self._settings, found, self._servers, self._embedded)
+        return await choose(self._settings, await self._providers(connection), self._servers, self._embedded)
 
     async def _auto(self, connection: str | None) -> Model:
         choice = await self._choose(connection)
@@ -138,11 +137,17 @@ class ModelCatalog:
             listed = seen.match(name)
             if listed is not None:
                 name, window = listed.name, window or listed.window
-            elif seen.state == "down" or not (name in allowed or (seen.state == "other" and ready.configured)):
+            elif seen.state == "down" or not (name in allowed or self._trusted(ready, seen)):
                 raise self._absent(ready, name, seen)
         elif not ready.local:
             window = window or known.window(name)
         return HttpModel(ready, name, codec(ready.kind, ready.name), self._clients, self._ring, context_window=window)
+
+    @staticmethod
+    def _trusted(provider: Provider, seen: Found) -> bool:
+        """Whether a name that a server does not list may be tried: gateways pass on more than they list, and some
+        servers that somebody configured list nothing."""
+        return provider.given and (provider.keyed or seen.state == "other")
 
     async def _default_of(self, provider: Provider) -> Model:
         """A provider's name alone: its default model."""
@@ -208,13 +213,13 @@ class ModelCatalog:
 
     async def _ready(self, provider: Provider) -> Provider:
         """The provider with its key, or the error that says what it lacks."""
-        if provider.problem:
-            raise ConfigError(
-                f"{provider.name}: {provider.problem}",
-                repair=f"Correct the environment or {self._file}.",
-                provider=provider.name,
-            )
         ready = await with_key_file(provider, self._ring, self._settings)
+        if ready.problem:
+            raise ConfigError(
+                f"{ready.name}: {ready.problem}",
+                repair=f"Correct the environment or {self._file}.",
+                provider=ready.name,
+            )
         if ready.keyed and ready.key is None and not ready.probed:
             raise MissingKey(
                 f"{ready.name} needs a key, and there is no {ready.wanted_key} in the environment of the host or of "
@@ -229,10 +234,10 @@ class ModelCatalog:
             )
         return ready
 
-    async def _with_files(self, found: Iterable[Provider]) -> dict[str, Provider]:
-        """Read the key files; one that cannot be read is that provider's own problem."""
+    async def _providers(self, connection: str | None) -> dict[str, Provider]:
+        """All providers with their keys; a key file that cannot be read is that provider's own problem."""
         out: dict[str, Provider] = {}
-        for provider in found:
+        for provider in providers(self._settings, self._ring, connection).values():
             try:
                 out[provider.name] = await with_key_file(provider, self._ring, self._settings)
             except MissingKey as error:

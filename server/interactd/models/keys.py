@@ -44,6 +44,7 @@ class KeyRing:
         self._connections: dict[str, dict[str, str]] = {}
         """Least recently attached first."""
         self._left: dict[str, float] = {}
+        self._lenders: list[str] = []
         self._files: set[str] = set()
         self._clock = clock
 
@@ -62,18 +63,29 @@ class KeyRing:
         """The connection is gone. Its values stay for its own runs for an hour, then they are dropped."""
         if connection in self._connections:
             self._left[connection] = self._clock()
+        if connection in self._lenders:
+            self._lenders.remove(connection)
         self._forget_old()
+
+    def lend(self, connection: str) -> None:
+        """Let callers that cannot bring an environment (over HTTP) use this connection's: the one that opened the HTTP
+        face. It ends when the connection is detached."""
+        if connection in self._connections and connection not in self._lenders:
+            self._lenders.append(connection)
 
     def environment(self, names: Collection[str], connection: str | None) -> Mapping[str, str]:
         """Return the one environment that answers for a set of names that belong together (a key and its address).
 
-        The connection's if it has any of them, else the daemon's own; for `connection=None` (a run taken up after a
+        The connection's if it has any of them, else the daemon's own (for a connection that never brought an
+        environment: a lender's, see `lend`); for `connection=None` (a run taken up after a
         restart) the most recently attached one that has any, else the daemon's own. Never a mix: a key must not go
         to an address that another environment gave.
         """
         self._forget_old()
-        if connection is not None:
-            candidates = [self._connections.get(connection, {})]
+        if connection in self._connections:
+            candidates = [self._connections[connection]]
+        elif connection is not None:
+            candidates = [self._connections[name] for name in reversed(self._lenders)]
         else:
             live = [env for name, env in self._connections.items() if name not in self._left]
             gone = [env for name, env in self._connections.items() if name in self._left]

@@ -29,6 +29,10 @@ class NoListing(Exception):
         self.body = body
 
 
+class Ourselves(NoListing):
+    """It is our own server: calling it would be calling ourselves."""
+
+
 @dataclass(frozen=True, slots=True)
 class Listed:
     """A model that a provider says it has. `loaded`: it is in a local server's memory now."""
@@ -51,11 +55,12 @@ async def fetch(
     path = {"anthropic": "/v1/models?limit=1000", "gemini": "/v1beta/models?pageSize=1000"}.get(
         provider.kind, "/v1/models"
     )
-    more = asyncio.create_task(_extra(client, provider))
+    headers = {**provider.settings.headers, **headers}
+    more = asyncio.create_task(_extra(client, provider, headers))
     try:
         async with asyncio.timeout(timeout_s):
             url = join(provider.base_url, path, provider.kind)
-            found = await _get(client, url, {**provider.settings.headers, **headers})
+            found = await _get(client, url, headers)
             extra = await more
     finally:
         more.cancel()
@@ -79,7 +84,7 @@ async def _get(client: httpx2.AsyncClient, url: str, headers: Mapping[str, str])
                 raise NoListing("its answer is too large", response.status_code, response.headers, "")
     text = got[: 64 * 1024].decode("utf-8", "replace")
     if OURS in response.headers:
-        raise NoListing("that is interactd itself", response.status_code, response.headers, "")
+        raise Ourselves("interactd itself", response.status_code, response.headers, "")
     if response.status_code != 200:
         why = f"HTTP {response.status_code}"
         if response.status_code in (401, 403):
@@ -122,7 +127,9 @@ def _listed(row: Any) -> Listed | None:
     return Listed(name.removeprefix("models/"), window if _is_window(window) else None)
 
 
-async def _extra(client: httpx2.AsyncClient, provider: Provider) -> dict[str, tuple[int | None, bool]]:
+async def _extra(
+    client: httpx2.AsyncClient, provider: Provider, headers: Mapping[str, str]
+) -> dict[str, tuple[int | None, bool]]:
     """What local servers tell at addresses of their own: the window really set up, and what is loaded.
 
     Returns window and loaded by model name; the name "" stands for all.
@@ -132,7 +139,7 @@ async def _extra(client: httpx2.AsyncClient, provider: Provider) -> dict[str, tu
     if path is None:
         return {}
     try:
-        answer = await _get(client, root_of(provider.base_url) + path, {})
+        answer = await _get(client, root_of(provider.base_url) + path, headers)
     except (NoListing, httpx2.HTTPError, OSError):
         # A nicety: the listing itself decides whether the server is there.
         return {}

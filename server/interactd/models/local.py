@@ -10,9 +10,10 @@ from typing import Literal
 import httpx2
 
 from interactd.errors import InteractdError
+from interactd.models.codecs import codec
 from interactd.models.http.clients import Clients
 from interactd.models.http.urls import host_of, is_loopback
-from interactd.models.listing import Listed, NoListing, fetch
+from interactd.models.listing import Listed, NoListing, Ourselves, fetch
 from interactd.models.providers import Provider
 
 PROBE_S = 0.2
@@ -40,8 +41,8 @@ class Servers:
 
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
-        self._known: dict[tuple[str, str], tuple[float, Found]] = {}
-        self._running: dict[tuple[str, str], asyncio.Task[Found]] = {}
+        self._known: dict[tuple[str, str, str | None], tuple[float, Found]] = {}
+        self._running: dict[tuple[str, str, str | None], asyncio.Task[Found]] = {}
         self.probes = 0
         """How many were made so far."""
 
@@ -51,7 +52,7 @@ class Servers:
         With `patient` (somebody named it) a remembered "down" is not believed, and a slow server is waited for 3 s
         instead of 200 ms (1 s when it is on another machine).
         """
-        key = (provider.name, provider.base_url)
+        key = (provider.name, provider.base_url, provider.key)
         at, found = self._known.get(key, (float("-inf"), None))
         if found and _now() - at < REMEMBER_S and not (patient and found.state == "down"):
             return found
@@ -81,14 +82,16 @@ class Servers:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    async def _probe(self, provider: Provider, key: tuple[str, str], *, patient: bool) -> Found:
+    async def _probe(self, provider: Provider, key: tuple[str, str, str | None], *, patient: bool) -> Found:
         self.probes += 1
         host = host_of(provider.base_url)
         limit = PATIENT_S if patient else PROBE_S if is_loopback(provider.base_url) else PROBE_FAR_S
         try:
             client = await self._clients.get(provider.name, provider.base_url)
-            models = await fetch(client, provider, {}, limit)
+            models = await fetch(client, provider, codec(provider.kind, provider.name).headers(provider.key), limit)
             found = Found("here", f"answers on {host}" + ("" if models else ", but has no models"), models)
+        except Ourselves:
+            found = Found("down", f"no model server answers on {host}, but interactd itself")
         except NoListing as error:
             found = Found("other", f"something answers on {host}, but not as a model server ({error})")
         except TimeoutError:

@@ -54,8 +54,8 @@ class Provider:
     key: str | None = field(default=None, repr=False)
     key_from: str | None = None
     """The variable or file that the key came from."""
-    configured: bool = False
-    """It has a table of its own in the configuration file."""
+    given: bool = False
+    """Its address was given (in the file or the environment), not assumed: somebody says that there is a provider."""
     problem: str | None = None
     """Why it must not be called as it is set up, and what to do; `None` when it may."""
 
@@ -66,9 +66,9 @@ class Provider:
 
     @property
     def probed(self) -> bool:
-        """Whether it is found by asking it: a server without a key, or a keyless gateway on this machine that stands
-        in for a hosted provider."""
-        return not self.keyed or (self.key is None and not self.settings.api_key_file and is_loopback(self.base_url))
+        """Whether it is asked what it has: a server without a key, and anything on this machine, which may be a
+        gateway that stands in for a hosted provider, with or without a key."""
+        return not self.keyed or self.local
 
     @property
     def local(self) -> bool:
@@ -105,11 +105,12 @@ def _one(name: str, table: config.Provider | None, ring: KeyRing, connection: st
     env = ring.environment(together, connection)
     key_from = next((key for key in key_names if env.get(key)), None)
     base_url, problem = settings.base_url or "", None
-    if not base_url and url_name and (given := env.get(url_name)):
+    if not base_url and url_name and (told := env.get(url_name)):
         try:
-            base_url = check_base_url(from_ollama_host(given) if url_name == "OLLAMA_HOST" else given)
+            base_url = check_base_url(from_ollama_host(told) if url_name == "OLLAMA_HOST" else told)
         except ValueError as error:
             problem = f"{url_name}: {error}"
+    given = bool(base_url)
     base_url = (base_url or (built_in.base_url if built_in else "")).rstrip("/")
     kind = settings.kind or (built_in.kind if built_in else "openai-chat")
     if name == "openai" and not settings.kind and urlsplit(base_url).hostname != "api.openai.com":
@@ -124,7 +125,7 @@ def _one(name: str, table: config.Provider | None, ring: KeyRing, connection: st
             f"{base_url} is plain http to another machine, where anybody on the way could read the key: use https, or "
             f"set allow_http = true under [providers.{name}]"
         )
-    return Provider(name, kind, base_url, settings, key_names, key, key_from, table is not None, problem)
+    return Provider(name, kind, base_url, settings, key_names, key, key_from, given, problem)
 
 
 async def with_key_file(provider: Provider, ring: KeyRing, settings: Config) -> Provider:
@@ -134,7 +135,7 @@ async def with_key_file(provider: Provider, ring: KeyRing, settings: Config) -> 
         MissingKey: the file cannot be read or is empty.
     """
     given = provider.settings.api_key_file
-    if given is None:
+    if given is None or provider.key is not None:
         return provider
     folder = Path(settings.file).parent if settings.file else Path()
     path = folder / Path(given).expanduser()

@@ -9,7 +9,7 @@ import httpx2
 
 from interactd.errors import InteractdError
 from interactd.models import known
-from interactd.models.auto import EmbeddedModels
+from interactd.models.auto import EmbeddedModels, default_of
 from interactd.models.codecs import codec
 from interactd.models.http.clients import Clients
 from interactd.models.http.failures import broken, start_hint
@@ -47,7 +47,7 @@ async def report(
             return [_not(provider, f"no {provider.wanted_key} in the environment or config")]
         if refresh:
             return await _asked(provider, clients, ring)
-        return _told(provider)
+        return _told(provider, f"key from {provider.key_from}; ask it for all its models with refresh")
 
     groups = await asyncio.gather(*(lines(provider) for provider in found.values()))
     out = [line for group in groups for line in group]
@@ -58,13 +58,12 @@ def _not(provider: Provider, why: str) -> ModelInfo:
     return ModelInfo(provider.name, provider.name, available=False, detail=why, local=provider.local)
 
 
-def _told(provider: Provider) -> list[ModelInfo]:
+def _told(provider: Provider, detail: str) -> list[ModelInfo]:
     """What is known about a provider with a key, without asking it."""
     settings = provider.settings
     names = [*settings.models, *filter(None, [settings.default_model, known.DEFAULTS.get(provider.name)])]
     if settings.models:
         names = [*settings.models, *filter(None, [settings.default_model])]
-    detail = f"key from {provider.key_from}; ask it for all its models with refresh"
     if not names:
         return [ModelInfo(f"{provider.name}/NAME", provider.name, True, detail, provider.local)]
     return [_line(provider, name, detail, None) for name in dict.fromkeys(names)]
@@ -74,8 +73,9 @@ async def _probed(provider: Provider, servers: Servers) -> list[ModelInfo]:
     seen = await servers.look(provider)
     if seen.state == "here" and seen.models:
         return [_line(provider, model.name, seen.detail, model.window) for model in seen.models]
-    if seen.state == "other" and provider.configured and provider.settings.models:
-        return [_line(provider, name, seen.detail, None) for name in provider.settings.models]
+    names = [*provider.settings.models, *filter(None, [default_of(provider, seen)])]
+    if seen.state == "other" and provider.given and names:
+        return [_line(provider, name, seen.detail, None) for name in dict.fromkeys(names)]
     return [_not(provider, seen.detail if seen.state == "here" else f"{seen.detail}. {start_hint(provider.name)}")]
 
 
@@ -101,7 +101,7 @@ async def _asked(provider: Provider, clients: Clients, ring: KeyRing) -> list[Mo
         detail = f"key from {provider.key_from}"
         allowed = provider.settings.models
         kept = [model for model in models if not allowed or model.name in allowed]
-        return [_line(provider, model.name, detail, model.window) for model in kept] or _told(provider)
+        return [_line(provider, model.name, detail, model.window) for model in kept] or _told(provider, detail)
     return [_not(provider, ring.scrub(why).strip()[:_MAX_ERROR])]
 
 

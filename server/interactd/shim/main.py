@@ -54,6 +54,9 @@ def main(
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, _leave)
     _fill_standard_descriptors()
+    if os.isatty(0):
+        sys.stderr.write("interactd: this is the MCP server that hosts launch; it waits for JSON-RPC on stdin. ")
+        sys.stderr.write("To talk to a model yourself: interactd chat\n")
 
     from interactd import paths
     from interactd.shim.relay import Relay

@@ -105,10 +105,10 @@ def start(paths: Paths, command: list[str]) -> bool:
         command: the command line; `--spawned` is added to it.
 
     Returns:
-        True when the new one listens; False when another holds the lock.
+        True when the new one listens; False when another holds the lock, or nothing was heard for 15 s.
 
     Raises:
-        StartFailed: it ended, or did not say a word in 15 s.
+        StartFailed: it ended, or said why it cannot be the daemon.
     """
     import subprocess
 
@@ -126,9 +126,7 @@ def start(paths: Paths, command: list[str]) -> bool:
         if process.stdout:
             process.stdout.close()
     if said is None:
-        process.kill()
-        process.wait()
-        raise StartFailed(f"the new daemon said nothing for {STATUS_S:.0f} s")
+        return False  # a machine that busy may still get there; whoever waits finds out by connecting
     if sys.platform != "win32":
         try:
             code = process.wait(5)  # it forks once more, so that it is nobody's child

@@ -91,6 +91,12 @@ def test_a_call_of_an_undeclared_function_is_answered_with_an_error() -> None:
     assert "add" in result.body["result"]
 
 
+def test_arguments_that_the_codec_could_not_read_are_answered_with_an_error() -> None:
+    broken = call()
+    broken.body["raw_arguments"] = '{"a": '
+    assert verdict(broken).status is None
+
+
 @pytest.mark.parametrize("arguments", ['{"a": ', "", [1], 3])
 def test_arguments_that_are_no_object_are_answered_with_an_error(arguments: Any) -> None:
     assert verdict(call(arguments=arguments)).status is None

@@ -8,6 +8,8 @@ from typing import Any
 
 from models.codecs.wire import Exchange, Json
 
+NOTHING: Any = {}
+
 
 @dataclass(slots=True)
 class Expected:
@@ -32,35 +34,36 @@ def expect(exchange: Exchange) -> Expected:
     """Read the exchange's answer."""
     assert exchange.kind is not None
     read = {"openai-chat": _chat, "openai-responses": _responses, "anthropic": _messages, "gemini": _gemini}
-    parts = events(exchange.text) if exchange.streamed else [exchange.body or {}]
+    parts = events(exchange.text) if exchange.streamed else [exchange.body or NOTHING]
     return read[exchange.kind](parts, exchange.streamed)
 
 
 def _args(raw: Any) -> Any:
-    return raw if isinstance(raw, dict) else json.loads(raw or "{}")
+    given: Any = raw
+    return given if isinstance(raw, dict) else json.loads(raw or "{}")
 
 
 def _chat(parts: list[Json], streamed: bool) -> Expected:
     out = Expected()
     calls: dict[int, list[str]] = {}
     for part in parts:
-        for choice in part.get("choices") or []:
-            message = choice.get("delta" if streamed else "message") or {}
+        for choice in part.get("choices") or NOTHING:
+            message = choice.get("delta" if streamed else "message") or NOTHING
             out.text += message.get("content") or message.get("refusal") or ""
             out.thought += message.get("reasoning_content") or message.get("reasoning") or ""
-            for number, call in enumerate(message.get("tool_calls") or []):
+            for number, call in enumerate(message.get("tool_calls") or NOTHING):
                 known = calls.setdefault(call.get("index", number), ["", ""])
                 known[0] += call["function"].get("name") or ""
                 known[1] += call["function"].get("arguments") or ""
             out.raw = choice.get("finish_reason") or out.raw
         if usage := part.get("usage"):
-            details = usage.get("completion_tokens_details") or {}
+            details = usage.get("completion_tokens_details") or NOTHING
             thought = details.get("reasoning_tokens")
             out.usage = {
                 "input": usage["prompt_tokens"],
                 "output": usage["completion_tokens"] - (thought or 0),
                 "thought": thought,
-                "cached": (usage.get("prompt_tokens_details") or {}).get("cached_tokens"),
+                "cached": (usage.get("prompt_tokens_details") or NOTHING).get("cached_tokens"),
                 "total": usage["total_tokens"],
             }
     out.calls = [(name, _args(raw)) for name, raw in calls.values()]
@@ -75,17 +78,17 @@ def _responses(parts: list[Json], streamed: bool) -> Expected:
         if item["type"] == "message":
             out.text += "".join(part.get("text") or part.get("refusal") or "" for part in item["content"])
         elif item["type"] == "reasoning":
-            summary = [part["text"] for part in item.get("summary") or []]
-            out.thought += "".join(summary or [part["text"] for part in item.get("content") or []])
+            summary = [part["text"] for part in item.get("summary") or NOTHING]
+            out.thought += "".join(summary or [part["text"] for part in item.get("content") or NOTHING])
         elif item["type"] == "function_call":
             out.calls.append((item["name"], _args(item["arguments"])))
     if usage := response.get("usage"):
-        thought = (usage.get("output_tokens_details") or {}).get("reasoning_tokens")
+        thought = (usage.get("output_tokens_details") or NOTHING).get("reasoning_tokens")
         out.usage = {
             "input": usage["input_tokens"],
             "output": usage["output_tokens"] - (thought or 0),
             "thought": thought,
-            "cached": (usage.get("input_tokens_details") or {}).get("cached_tokens"),
+            "cached": (usage.get("input_tokens_details") or NOTHING).get("cached_tokens"),
             "total": usage.get("total_tokens", usage["input_tokens"] + usage["output_tokens"]),
         }
     if out.raw not in ("completed", "complete"):
@@ -97,9 +100,12 @@ def _responses(parts: list[Json], streamed: bool) -> Expected:
 
 def _messages(parts: list[Json], streamed: bool) -> Expected:
     if not streamed:
-        blocks, usage, out = parts[0]["content"], parts[0]["usage"], Expected(raw=parts[0]["stop_reason"])
+        blocks: list[Json] = parts[0]["content"]
+        usage: Json = parts[0]["usage"]
+        out = Expected(raw=parts[0]["stop_reason"])
     else:
-        out, usage, found = Expected(), {}, {}
+        out, usage = Expected(), NOTHING
+        found: dict[int, Json] = {}
         for part in parts:
             if part["type"] == "content_block_start":
                 found[part["index"]] = {**part["content_block"], "json": ""}
@@ -124,9 +130,11 @@ def _messages(parts: list[Json], streamed: bool) -> Expected:
             out.thought += block["thinking"]
         elif block["type"] == "tool_use":
             out.calls.append((block["name"], block["input"]))
+    cached: int | None
+    written: int | None
     cached, written = usage.get("cache_read_input_tokens"), usage.get("cache_creation_input_tokens")
     given = usage["input_tokens"] + (cached or 0) + (written or 0)
-    thought = (usage.get("output_tokens_details") or {}).get("thinking_tokens")
+    thought = (usage.get("output_tokens_details") or NOTHING).get("thinking_tokens")
     out.usage = {
         "input": given,
         "output": usage["output_tokens"] - (thought or 0),
@@ -143,12 +151,12 @@ def _gemini(parts: list[Json], streamed: bool) -> Expected:
     out = Expected()
     usage: Json = {}
     for part in parts:
-        usage.update(part.get("usageMetadata") or {})
-        for candidate in part.get("candidates") or []:
+        usage.update(part.get("usageMetadata") or NOTHING)
+        for candidate in part.get("candidates") or NOTHING:
             out.raw = candidate.get("finishReason") or out.raw
-            for piece in (candidate.get("content") or {}).get("parts") or []:
+            for piece in (candidate.get("content") or NOTHING).get("parts") or NOTHING:
                 if "functionCall" in piece:
-                    out.calls.append((piece["functionCall"]["name"], piece["functionCall"].get("args") or {}))
+                    out.calls.append((piece["functionCall"]["name"], piece["functionCall"].get("args") or NOTHING))
                 elif piece.get("thought"):
                     out.thought += piece["text"]
                 else:

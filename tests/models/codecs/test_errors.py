@@ -67,22 +67,79 @@ QUOTA_WORDS = "You exceeded your current quota, please check your plan and billi
         ("openai-chat", 429, openai("Rate limit reached", "rate_limit_exceeded", "requests"), RateLimited),
         ("openai-chat", 429, openai(QUOTA_WORDS, "insufficient_quota", "insufficient_quota"), QuotaExceeded),
         ("openai-chat", 402, {"error": {"message": "Insufficient credits", "code": 402}}, QuotaExceeded),
-        ("openai-chat", 400, openai("This model's maximum context length is 8192 tokens.", "context_length_exceeded"), ContextOverflow),
-        ("openai-chat", 400, {"error": {"code": 400, "message": "the request exceeds the available context size", "type": "exceed_context_size_error"}}, ContextOverflow),
-        ("openai-chat", 413, openai("Request too large for model `x` on tokens per minute", "rate_limit_exceeded", "tokens"), ContextOverflow),
-        ("openai-chat", 400, {"error": {"code": "content_filter", "message": "filtered", "innererror": {"code": "ResponsibleAIPolicyViolation"}}}, ContentBlocked),
+        (
+            "openai-chat",
+            400,
+            openai("This model's maximum context length is 8192 tokens.", "context_length_exceeded"),
+            ContextOverflow,
+        ),
+        (
+            "openai-chat",
+            400,
+            {
+                "error": {
+                    "code": 400,
+                    "message": "the request exceeds the available context size",
+                    "type": "exceed_context_size_error",
+                }
+            },
+            ContextOverflow,
+        ),
+        (
+            "openai-chat",
+            413,
+            openai("Request too large for model `x` on tokens per minute", "rate_limit_exceeded", "tokens"),
+            ContextOverflow,
+        ),
+        (
+            "openai-chat",
+            400,
+            {
+                "error": {
+                    "code": "content_filter",
+                    "message": "filtered",
+                    "innererror": {"code": "ResponsibleAIPolicyViolation"},
+                }
+            },
+            ContentBlocked,
+        ),
         ("openai-chat", 400, openai("Unsupported value: 'messages[0].role'", "unsupported_value"), ProviderRejected),
         ("openai-chat", 422, {"detail": [{"loc": ["body", "messages"], "msg": "Field required"}]}, ProviderRejected),
         ("openai-chat", 500, openai("The server had an error", None, "server_error"), ProviderUnavailable),
-        ("openai-responses", 400, openai("Your input exceeds the context window of this model.", "context_length_exceeded"), ContextOverflow),
-        ("openai-responses", 400, openai("Invalid prompt: flagged for violating our usage policy.", "invalid_prompt"), ContentBlocked),
+        (
+            "openai-responses",
+            400,
+            openai("Your input exceeds the context window of this model.", "context_length_exceeded"),
+            ContextOverflow,
+        ),
+        (
+            "openai-responses",
+            400,
+            openai("Invalid prompt: flagged for violating our usage policy.", "invalid_prompt"),
+            ContentBlocked,
+        ),
         ("anthropic", 401, claude("invalid x-api-key", "authentication_error"), KeyRefused),
         ("anthropic", 403, claude("no permission", "permission_error"), KeyRefused),
         ("anthropic", 404, claude("model: claude-zz", "not_found_error"), UnknownModel),
         ("anthropic", 429, claude("too fast", "rate_limit_error"), RateLimited),
-        ("anthropic", 400, claude("Your credit balance is too low to access the Anthropic API.", "invalid_request_error"), QuotaExceeded),
-        ("anthropic", 400, claude("prompt is too long: 250000 tokens > 200000 maximum", "invalid_request_error"), ContextOverflow),
-        ("anthropic", 400, claude("input length and `max_tokens` exceed context limit: 1 + 2 > 3", "invalid_request_error"), ContextOverflow),
+        (
+            "anthropic",
+            400,
+            claude("Your credit balance is too low to access the Anthropic API.", "invalid_request_error"),
+            QuotaExceeded,
+        ),
+        (
+            "anthropic",
+            400,
+            claude("prompt is too long: 250000 tokens > 200000 maximum", "invalid_request_error"),
+            ContextOverflow,
+        ),
+        (
+            "anthropic",
+            400,
+            claude("input length and `max_tokens` exceed context limit: 1 + 2 > 3", "invalid_request_error"),
+            ContextOverflow,
+        ),
         ("anthropic", 413, claude("Request exceeds the maximum size", "request_too_large"), ContextOverflow),
         ("anthropic", 529, claude("Overloaded", "overloaded_error"), ProviderUnavailable),
         ("anthropic", 500, claude("Internal", "api_error"), ProviderUnavailable),
@@ -92,11 +149,25 @@ QUOTA_WORDS = "You exceeded your current quota, please check your plan and billi
         ("gemini", 404, google("models/zz is not found for API version v1beta", 404, "NOT_FOUND"), UnknownModel),
         ("gemini", 429, google(QUOTA_WORDS, 429, "RESOURCE_EXHAUSTED", PER_MINUTE, RETRY), RateLimited),
         ("gemini", 429, google(QUOTA_WORDS, 429, "RESOURCE_EXHAUSTED", PER_DAY, RETRY), QuotaExceeded),
-        ("gemini", 400, google("The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).", 400, "INVALID_ARGUMENT"), ContextOverflow),
+        (
+            "gemini",
+            400,
+            google(
+                "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).",
+                400,
+                "INVALID_ARGUMENT",
+            ),
+            ContextOverflow,
+        ),
         ("gemini", 400, google("Invalid value at 'contents'", 400, "INVALID_ARGUMENT"), ProviderRejected),
         ("gemini", 503, google("The model is overloaded.", 503, "UNAVAILABLE"), ProviderUnavailable),
         ("gemini", 400, [google("Invalid value", 400, "INVALID_ARGUMENT")], ProviderRejected),
-        ("openai-chat", 502, "<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>", ProviderUnavailable),
+        (
+            "openai-chat",
+            502,
+            "<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>",
+            ProviderUnavailable,
+        ),
         ("anthropic", 404, "<!DOCTYPE html><html><title>Not here</title></html>", UnknownModel),
         ("gemini", 418, "", ProviderRejected),
         ("openai-chat", 400, "null", ProviderRejected),
@@ -104,10 +175,8 @@ QUOTA_WORDS = "You exceeded your current quota, please check your plan and billi
         ("openai-chat", 503, "upstream connect error", ProviderUnavailable),
         ("openai-chat", 301, "Moved", ProviderRejected),
     ],
-)  # fmt: skip
-def test_a_refusal_is_the_error_it_means(
-    kind: str, status: int, body: Any, expected: type[InteractdError]
-) -> None:
+)
+def test_a_refusal_is_the_error_it_means(kind: str, status: int, body: Any, expected: type[InteractdError]) -> None:
     made = error(kind, status, body)
     assert type(made) is expected
     assert made.repair

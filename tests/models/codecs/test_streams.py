@@ -161,11 +161,17 @@ def test_what_is_not_the_wire_is_malformed(kind: str, data: str) -> None:
     ("kind", "data"),
     [
         ("openai-chat", {"error": {"message": "slow down", "type": "rate_limit_error", "code": None}}),
-        ("openai-responses", {"type": "error", "error": {"type": "tokens", "code": "rate_limit_exceeded", "message": "m"}}),
+        (
+            "openai-responses",
+            {"type": "error", "error": {"type": "tokens", "code": "rate_limit_exceeded", "message": "m"}},
+        ),
         ("openai-responses", {"type": "error", "code": "rate_limit_exceeded", "message": "m", "param": None}),
         (
             "openai-responses",
-            {"type": "response.failed", "response": {"status": "failed", "error": {"code": "rate_limit_exceeded", "message": "m"}}},
+            {
+                "type": "response.failed",
+                "response": {"status": "failed", "error": {"code": "rate_limit_exceeded", "message": "m"}},
+            },
         ),
         ("anthropic", {"type": "error", "error": {"type": "rate_limit_error", "message": "m"}}),
         ("gemini", {"error": {"code": 429, "message": "m", "status": "RESOURCE_EXHAUSTED"}}),
@@ -185,26 +191,69 @@ def test_overloaded_in_the_middle_of_a_message_is_unavailable() -> None:
 @pytest.mark.parametrize(
     ("kind", "body", "reason", "raw"),
     [
-        ("openai-chat", {"choices": [{"message": {"content": "x"}, "finish_reason": "content_filter"}]}, "content_filter", "content_filter"),
+        (
+            "openai-chat",
+            {"choices": [{"message": {"content": "x"}, "finish_reason": "content_filter"}]},
+            "content_filter",
+            "content_filter",
+        ),
         ("openai-chat", {"choices": [{"message": {"content": "x"}, "finish_reason": "whim"}]}, "unknown", "whim"),
-        ("openai-chat", {"choices": [{"message": {"content": None, "refusal": "No."}, "finish_reason": "stop"}]}, "refusal", "stop"),
-        ("openai-responses", {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}, "output": []}, "length", "max_output_tokens"),
-        ("openai-responses", {"status": "incomplete", "incomplete_details": {"reason": "content_filter"}, "output": []}, "content_filter", "content_filter"),
+        (
+            "openai-chat",
+            {"choices": [{"message": {"content": None, "refusal": "No."}, "finish_reason": "stop"}]},
+            "refusal",
+            "stop",
+        ),
+        (
+            "openai-responses",
+            {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}, "output": []},
+            "length",
+            "max_output_tokens",
+        ),
+        (
+            "openai-responses",
+            {"status": "incomplete", "incomplete_details": {"reason": "content_filter"}, "output": []},
+            "content_filter",
+            "content_filter",
+        ),
         ("openai-responses", {"status": "cancelled", "output": []}, "unknown", "cancelled"),
         (
             "openai-responses",
-            {"status": "completed", "output": [{"type": "message", "content": [{"type": "refusal", "refusal": "No."}]}]},
+            {
+                "status": "completed",
+                "output": [{"type": "message", "content": [{"type": "refusal", "refusal": "No."}]}],
+            },
             "refusal",
             "completed",
         ),
-        ("anthropic", {"content": [], "stop_reason": "refusal", "stop_details": {"explanation": "No."}}, "refusal", "refusal"),
+        (
+            "anthropic",
+            {"content": [], "stop_reason": "refusal", "stop_details": {"explanation": "No."}},
+            "refusal",
+            "refusal",
+        ),
         ("anthropic", {"content": [], "stop_reason": "pause_turn"}, "length", "pause_turn"),
-        ("anthropic", {"content": [], "stop_reason": "model_context_window_exceeded"}, "length", "model_context_window_exceeded"),
-        ("gemini", {"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {"promptTokenCount": 4}}, "content_filter", "SAFETY"),
-        ("gemini", {"candidates": [{"finishReason": "MALFORMED_FUNCTION_CALL", "finishMessage": "oops"}]}, "unknown", "MALFORMED_FUNCTION_CALL"),
+        (
+            "anthropic",
+            {"content": [], "stop_reason": "model_context_window_exceeded"},
+            "length",
+            "model_context_window_exceeded",
+        ),
+        (
+            "gemini",
+            {"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {"promptTokenCount": 4}},
+            "content_filter",
+            "SAFETY",
+        ),
+        (
+            "gemini",
+            {"candidates": [{"finishReason": "MALFORMED_FUNCTION_CALL", "finishMessage": "oops"}]},
+            "unknown",
+            "MALFORMED_FUNCTION_CALL",
+        ),
         ("gemini", {"candidates": [{"finishReason": "RECITATION"}]}, "content_filter", "RECITATION"),
     ],
-)  # fmt: skip
+)
 def test_only_what_is_known_to_be_an_end_is_one(kind: str, body: dict[str, object], reason: str, raw: str) -> None:
     finished = codec_body(kind, body)[-1]
     assert isinstance(finished, Finished)
@@ -238,7 +287,7 @@ def test_done_without_a_finish_reason_is_an_end_but_not_a_known_one() -> None:
 def test_a_hundred_chunks_cost_a_few_milliseconds(kind: str) -> None:
     chunks = {
         "openai-chat": '{"id":"x","choices":[{"index":0,"delta":{"content":"some words "},"finish_reason":null}]}',
-        "openai-responses": '{"type":"response.output_text.delta","output_index":0,"item_id":"m","delta":"some words "}',
+        "openai-responses": '{"type":"response.output_text.delta","output_index":0,"delta":"some words "}',
         "anthropic": '{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"some words "}}',
         "gemini": '{"candidates":[{"content":{"parts":[{"text":"some words "}],"role":"model"},"index":0}]}',
     }

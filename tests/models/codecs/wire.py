@@ -6,11 +6,11 @@ import asyncio
 import json
 import os
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import yaml
@@ -76,11 +76,11 @@ def exchanges(path: Path) -> list[Exchange]:
         uri = request["uri"].partition("?")[0]
         kind = next((kind for ending, kind in _ENDINGS.items() if uri.endswith(ending)), None)
         body = response.get("parsed_body")
-        said = (response.get("body") or {}).get("string") or ""
-        text = said.decode("utf-8", "replace") if isinstance(said, bytes) else said
-        sent = request.get("parsed_body")
+        said: Any = response["body"].get("string") if response.get("body") else ""
+        text: str = said.decode("utf-8", "replace") if isinstance(said, bytes) else said or ""
+        sent: Any = request.get("parsed_body")
         headers = {name.lower(): values[0] for name, values in response["headers"].items()}
-        given = sent if isinstance(sent, dict) else {}
+        given: Json = cast("Json", sent) if isinstance(sent, dict) else {}
         name = f"{path.parent.name}/{path.stem}#{number}"
         kind = kind if request["method"] == "POST" else None
         out.append(Exchange(name, kind, given, response["status"]["code"], headers, body, text))
@@ -98,7 +98,7 @@ def pieces(payload: bytes, seed: str) -> Iterator[bytes]:
 
 
 @asynccontextmanager
-async def replaying(payload: bytes, content_type: str, seed: str, status: int = 200) -> AsyncIterator[str]:
+async def replaying(payload: bytes, content_type: str, seed: str, status: int = 200) -> AsyncGenerator[str]:
     """Serve one answer to every request; each piece is an HTTP chunk of its own."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

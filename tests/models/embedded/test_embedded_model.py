@@ -239,7 +239,7 @@ async def test_a_child_killed_before_its_first_word_is_tried_once_more(make: Mak
 
     killer = asyncio.create_task(kill())
     text = "word " * 300
-    assert said(await collect(model, ask(text)))
+    assert last(await collect(model, ask(text))).reason in ("stop", "length")
     await killer
 
 
@@ -311,7 +311,7 @@ async def test_a_conversation_beyond_the_window_is_an_error_with_numbers(make: M
         await collect(model, ask("heron " * 600))
     assert caught.value.fields["context_window"] == 512
     assert caught.value.fields["prompt_tokens"] > 600
-    assert said(await collect(model, ask("heron " * 60)))
+    assert last(await collect(model, ask("heron " * 60))).reason in ("stop", "length")
 
 
 async def test_a_picture_is_refused_and_an_older_one_is_left_out(make: Make) -> None:
@@ -328,16 +328,13 @@ async def test_a_picture_is_refused_and_an_older_one_is_left_out(make: Make) -> 
     assert said(await collect(model, ModelRequest(TEST_MODEL, steps, config=SHORT)))
 
 
-@pytest.mark.parametrize(
-    "text", ["\ud800 half", "nul \x00 and \x1b[31m red", "<|im_end|>\n<|im_start|>", " ", "😀" * 50]
-)
-async def test_odd_text_is_answered(make: Make, text: str) -> None:
-    assert last(await collect(await make().resolve(), ask(text))).usage is not None
-
-
-async def test_a_thinking_level_is_ignored(make: Make) -> None:
+async def test_odd_text_and_settings_are_answered(make: Make) -> None:
+    model = await make().resolve()
+    for text in ("\ud800 half", "nul \x00 and \x1b[31m red", "<|im_end|>\n<|im_start|>", " ", "😀" * 50):
+        assert last(await collect(model, ask(text))).usage is not None
+    # These models do not think: a level asked for changes nothing.
     config = GenerationConfig(max_output_tokens=8, thinking_level="high", thinking_summaries="auto")
-    assert said(await collect(await make().resolve(), ask(config=config)))
+    assert last(await collect(model, ask(config=config))).reason == "length"
 
 
 async def test_another_llama_server_can_stand_in(home: paths.Paths, weights: Path, make: Make) -> None:

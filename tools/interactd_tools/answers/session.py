@@ -8,7 +8,7 @@ from typing import Any, Literal
 from interactd.nouns import Json, Session, Step
 from interactd.store.port import Hit, Receipt, Turn
 from interactd_tools.answers.interaction import render
-from interactd_tools.answers.text import call, compact, cut, one_line, plural, span, tokens, when
+from interactd_tools.answers.text import call, compact, cut, iso, one_line, plural, span, tokens, when
 
 Format = Literal["concise", "detailed"]
 _SAID = 240
@@ -68,7 +68,7 @@ def fields(session: Session) -> Json:
     if session.model:
         out["model"] = session.model
     if session.expires_at is not None:
-        out["expires_at"] = round(session.expires_at)
+        out["expires_at"] = iso(session.expires_at)
     if session.head:
         out["last_interaction_id"] = session.head
     return out

@@ -89,6 +89,11 @@ def when(seconds: float | None) -> str:
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds)) if seconds is not None else "unknown"
 
 
+def iso(seconds: float) -> str:
+    """Write a time for a program: `2026-11-22T14:02:33Z`."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
 def span(seconds: float) -> str:
     """Write a duration in its two largest sensible units: `1.8 s`, `12 min`, `23 h`, `6 days`."""
     if seconds < 10:

@@ -44,7 +44,7 @@ def wrong(sentence: str) -> PydanticCustomError:
 def _id(kind: Kind, example: str) -> tuple[object, ...]:
     def check(value: str) -> str:
         try:
-            return parse_prefix(kind, value)
+            return parse_prefix(kind, value.strip().strip("\"'"))
         except InvalidArgument as error:
             raise wrong(error.message.partition(": ")[2]) from None
 
@@ -135,7 +135,7 @@ def _ttl(value: object) -> float | None:
             seconds = float(text)
         elif re.fullmatch(f"(?:{_DURATION.pattern})+", text):
             seconds = sum(float(n) * _UNITS[unit] for n, unit in _DURATION.findall(text))
-    if not math.isfinite(seconds) or seconds <= 0:
+    if not math.isfinite(seconds) or seconds < 1:
         raise refuse(_TTL, value)
     if seconds > MAX_TTL_S:
         raise wrong(f"expected at most 3650d, or forever, got {shown(value)}")

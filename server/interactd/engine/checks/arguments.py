@@ -20,7 +20,7 @@ _TOOL_FIELDS: Final = ("type", "name", "description", "parameters")
 _MAX_TOOLS: Final = 128
 _MAX_TOOLS_BYTES: Final = 1024 * 1024
 _MAX_LABELS: Final = 64
-_MAX_TTL: Final = 10 * 366 * 86_400.0
+_MAX_TTL: Final = 100 * 366 * 86_400.0
 MAX_TITLE: Final = 1_000
 MAX_INSTRUCTION: Final = 1024 * 1024
 
@@ -161,7 +161,7 @@ def check_ttl(ttl_s: Any, default: float, field: str = "ttl_s") -> float | None:
     """Return the time to live in seconds, `None` for ever. `None` in is `default`; 0 in is for ever.
 
     Raises:
-        InvalidArgument: not a number from 1 second to 10 years.
+        InvalidArgument: not a number from 1 second to a hundred years.
     """
     if ttl_s is None:
         ttl_s = default

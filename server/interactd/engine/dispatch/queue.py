@@ -30,6 +30,7 @@ class Queue:
         self._slots = asyncio.Semaphore(core.settings.max_running)
         self._waiting: dict[str, deque[str]] = {}
         self._runs: dict[str, Run] = {}
+        self._by_session: dict[str, Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -46,6 +47,11 @@ class Queue:
 
     def run_of(self, interaction_id: str) -> Run | None:
         return self._runs.get(interaction_id)
+
+    def run_in(self, session_id: str) -> Run | None:
+        """The session's run, unless it is writing its outcome already."""
+        run = self._by_session.get(session_id)
+        return None if run is None or run.settling else run
 
     def knows(self, interaction: Interaction) -> bool:
         """Whether the interaction runs or waits here."""
@@ -67,7 +73,10 @@ class Queue:
             # It has settled, or we could not have claimed; its channel must not be taken for the new run's.
             self._core.hub.close(before.channel)
         run = Run(self._core, interaction, session, own, note, model, self._slots)
-        self._runs[interaction.id] = run
+        self._runs[interaction.id] = self._by_session[interaction.session_id] = run
+        if self._core.handing_over:
+            # Its claim was under way when the hand-over began: the next daemon makes the call.
+            run.stop("hand_over")
         self._own(self._run(run), f"run {interaction.id}")
 
     def enqueue(self, interaction: Interaction) -> None:
@@ -108,6 +117,8 @@ class Queue:
         finally:
             if self._runs.get(interaction.id) is run:
                 del self._runs[interaction.id]
+            if self._by_session.get(interaction.session_id) is run:
+                del self._by_session[interaction.session_id]
             self._core.hub.close(run.channel)
             self.advance_soon(interaction.session_id)
 
@@ -117,6 +128,8 @@ class Queue:
             async with core.session_lock(session_id):
                 while (line := self._waiting.get(session_id)) and not core.handing_over:
                     if any(one.status != "queued" for one in await core.store.active(session_id)):
+                        return
+                    if core.handing_over:
                         return
                     first = line[0]
                     claimed = await core.store.claim(first, from_status=("queued",), now=core.clock())

@@ -52,6 +52,8 @@ class Run:
     ) -> None:
         self.interaction = interaction
         self.done = asyncio.Event()
+        self.settling = False
+        """Whether the outcome is known and only has to be written."""
         self.draft: Draft | None = None
         self._core = core
         self._session = session
@@ -263,6 +265,7 @@ class Run:
         finish_reason: str | None = None,
     ) -> None:
         """Write the outcome; while the disk refuses it, hold it for a bounded time and try again."""
+        self.settling = True
         loop = asyncio.get_running_loop()
         end = loop.time() + self._core.settings.journal_patience_s
         pause = 0.1

@@ -43,7 +43,7 @@ def _estimate(value: Any) -> int:
 
 
 class Calibration:
-    """Per model, what its provider counted against what we estimated; kept between 1/3 and 3."""
+    """Per model, what its provider counted against what we estimated; kept between 1/2 and 3."""
 
     def __init__(self) -> None:
         self._factors: dict[str, float] = {}
@@ -55,4 +55,4 @@ class Calibration:
     def learn(self, model: str, estimated: int, reported: int | None) -> None:
         """Note what one call's input was. Small inputs say little and are not counted."""
         if reported and estimated >= 200:
-            self._factors[model] = min(3.0, max(1 / 3, reported / estimated))
+            self._factors[model] = min(3.0, max(0.5, reported / estimated))

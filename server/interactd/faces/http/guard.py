@@ -76,7 +76,10 @@ class Rules:
             return True
         if given.lower().rstrip("/") in self.origins:
             return True
-        parts = urlsplit(given)
+        try:
+            parts = urlsplit(given)
+        except ValueError:
+            return False
         return parts.scheme in {"http", "https"} and _host_name(parts.netloc) in _LOOPBACK_NAMES
 
     def token_right(self, authorization: str | None) -> bool:

@@ -92,6 +92,9 @@ def chat_family(provider: str, model: str) -> Family:
     if provider == "openrouter":
         return ROUTER[0]
     rows = OPENAI if provider in ("openai", "azure") else XAI if provider == "xai" else OPEN
+    if provider in ("groq", "cerebras", "mistral"):
+        # These know the parameter for gpt-oss only and refuse it for the rest.
+        rows = (OPEN[0], NO_THINKING)
     return _row(rows, base_name(model))
 
 
@@ -266,7 +269,7 @@ def table() -> str:
     head("Anthropic", "`thinking: adaptive` with `output_config.effort`, or `thinking.budget_tokens`")
     for kind in CLAUDE:
         if kind.mode == "budget":
-            cells = [str(min(CLAUDE_BUDGETS[v], kind.max_output - 4096)) for v in THINKING_LEVELS]
+            cells = [str(min(CLAUDE_BUDGETS[v], kind.max_output * 4 // 5)) for v in THINKING_LEVELS]
         else:
             cells = [kind.effort(v) or "-" for v in THINKING_LEVELS]
         row(kind.name, kind.example, cells, kind.always)

@@ -15,7 +15,8 @@ from interactd.models.embedded.settings import EmbeddedSettings
 from interactd.models.port import ModelRequest
 from interactd.nouns import Json, Step, text_content
 
-SYSTEM = "You are a helpful assistant. Answer shortly and plainly. Remember what the user told you earlier."
+SYSTEM = "You are a helpful assistant. Answer in one or two short sentences unless asked for more."
+SYSTEM_WITH_TOOLS = "You are a helpful assistant."
 TEMPERATURE = 0.3
 _MEDIA = "image", "audio", "video", "document"
 
@@ -43,9 +44,10 @@ def plan(request: ModelRequest, settings: EmbeddedSettings) -> Plan:
         raise InvalidArgument("tool_choice is `any`, but there are no tools.", field="tool_choice")
     protocol.check(request.tools)
     tools = [] if choice == "none" else sorted(request.tools, key=lambda tool: str(tool["name"]))
-    system = request.system_instruction or SYSTEM
     if tools:
-        system = f"{system}\n\n{protocol.describe(tools)}"
+        system = f"{request.system_instruction or SYSTEM_WITH_TOOLS}\n\n{protocol.describe(tools)}"
+    else:
+        system = request.system_instruction or SYSTEM
     config = replace(
         request.config,
         thinking_level=None,

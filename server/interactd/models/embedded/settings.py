@@ -1,4 +1,4 @@
-"""What a user may set about the embedded model (`[models.embedded]` in the configuration file)."""
+"""What a user may set about the embedded model (`[embedded]` in the configuration file)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from interactd.models.embedded.weights.table import DEFAULT
 
 if TYPE_CHECKING:
     from interactd.config import Embedded
@@ -24,7 +26,7 @@ class EmbeddedSettings:
     core llama.cpp becomes up to 20 times slower as soon as anything else runs.
     """
 
-    model: str = "qwen2.5-coder-0.5b"
+    model: str = DEFAULT
     url: str | None = None
     api_key: str | None = None
     weights: Path | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx2
 
@@ -39,6 +40,9 @@ class Clients:
                     follow_redirects=False,
                     # HTTP_PROXY is for the world outside; a proxy cannot reach this machine's own servers.
                     trust_env=not loopback,
+                    # One client serves callers with different keys: nothing a provider sets for one goes along
+                    # with another.
+                    cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
                     headers={"user-agent": f"interactd/{__version__}"},
                 )
             return self._clients[key]

@@ -37,14 +37,14 @@ class SqliteStore:
         self._writer: Writer | None = None
         self._readers: Readers | None = None
         self._checkpoints: Checkpointer | None = None
-        self._upkeep = Upkeep(path, lambda: self._writer is not None and self._writer.busy)
+        self.upkeep = Upkeep(path, lambda: self._writer is not None and self._writer.busy)
 
     async def open(self) -> None:
         if self._writer is not None:
             return
         connection = await asyncio.to_thread(self._prepare)
         checkpoints = Checkpointer(self.file)
-        self._writer = Writer(self.file, connection, self._upkeep.chores, checkpoints.wrote)
+        self._writer = Writer(self.file, connection, self.upkeep.chores, checkpoints.wrote)
         self._readers = Readers(self.file)
         self._checkpoints = checkpoints
         checkpoints.start()
@@ -125,7 +125,7 @@ class SqliteStore:
 
     async def delete_session(self, session_id: str, now: float) -> Receipt:
         receipt = await self._write(lambda db: removal.delete(db, session_id, now))
-        await self._upkeep.clear(self._open_writer())
+        await self.upkeep.clear(self._open_writer())
         return receipt
 
     async def sweep(self, now: float, *, limit: int = 100) -> list[Receipt]:
@@ -138,8 +138,11 @@ class SqliteStore:
                 if receipt is not None:
                     receipts.append(receipt)
         if receipts:
-            await self._upkeep.clear(self._open_writer())
+            await self.upkeep.clear(self._open_writer())
         return receipts
+
+    async def recall(self, key: IdempotencyKey) -> str | None:
+        return await self._read(sessions.recall, key, time.time())
 
     # -- interactions ----------------------------------------------------------------------------------------
     async def accept(

@@ -40,7 +40,10 @@ def parse(uri: str) -> Target:
     Raises:
         InvalidArgument: it names nothing we have.
     """
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        parts = urlsplit("")
     number = unquote(parts.path).strip("/")
     query = dict(parse_qsl(parts.query))
     unknown = sorted(query.keys() - {"before", "limit"})

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
+import sys
 import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -51,20 +53,18 @@ async def standard_streams() -> AsyncGenerator[tuple[asyncio.StreamReader, Write
     reader = asyncio.StreamReader(limit=CHUNK)
     transports: list[asyncio.BaseTransport] = []
     try:
-        try:
+        if _can_be_watched(stdin):
             incoming, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), source)
             transports.append(incoming)
-        except (ValueError, OSError, NotImplementedError):
+        else:
             threading.Thread(target=_read_file, args=(source, reader, loop), daemon=True).start()
-        writer: Writer
-        try:
+        writer: Writer = _FileWriter(sink)
+        if _can_be_watched(stdout):
             outgoing, protocol = await loop.connect_write_pipe(
                 lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), sink
             )
             transports.append(outgoing)
             writer = asyncio.StreamWriter(outgoing, protocol, None, loop)
-        except (ValueError, OSError, NotImplementedError):
-            writer = _FileWriter(sink)
         yield reader, writer
         await writer.drain()
     finally:
@@ -72,6 +72,15 @@ async def standard_streams() -> AsyncGenerator[tuple[asyncio.StreamReader, Write
         os.dup2(stdout, 1)
         for transport in transports:
             transport.close()
+
+
+def _can_be_watched(descriptor: int) -> bool:
+    """Whether an event loop can wait for it: pipes, sockets and terminals. Not files, nor devices such as /dev/null,
+    on which the loop's own test passes and the waiting then never begins."""
+    if sys.platform == "win32":
+        return False
+    mode = os.fstat(descriptor).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(descriptor)
 
 
 def _read_file(source: BinaryIO, reader: asyncio.StreamReader, loop: asyncio.AbstractEventLoop) -> None:

@@ -57,6 +57,7 @@ class ChatParser(StreamParser):
         self._tags: str | None = ""
         """What came before it is clear whether the text begins with a <think> tag; `None` once that is clear."""
         self._in_tags = False
+        self._after_tags = False
         self._seen_done = False
 
     def read(self, event: str | None, data: Json) -> None:
@@ -159,6 +160,8 @@ class ChatParser(StreamParser):
 
     def _think(self, field: str, said: str) -> None:
         thinking = self._thought is not None and self._thought.step is None
+        if not thinking:
+            said = said.lstrip() if field == "tags" else said
         if not (said if thinking else said.strip()):
             return
         if self._thought is None or self._thought.step is not None:
@@ -187,10 +190,8 @@ class ChatParser(StreamParser):
         before, tag, after = self._tags.partition(_END_THINK)
         if tag:
             self._think("tags", before.rstrip() if before.strip() else "")
-            self._tags, self._in_tags = None, False
-            if after := after.lstrip():
-                self._write(after)
-            return
+            self._tags, self._in_tags, self._after_tags = None, False, True
+            return self._write(after)
         # Only as much as cannot be the beginning of the closing tag.
         keep = next((n for n in range(len(_END_THINK) - 1, 0, -1) if before.endswith(_END_THINK[:n])), 0)
         shown, self._tags = (before[:-keep], before[-keep:]) if keep else (before, "")
@@ -198,6 +199,11 @@ class ChatParser(StreamParser):
             self._think("tags", shown)
 
     def _write(self, said: str) -> None:
+        if self._after_tags:
+            said = said.lstrip()
+            if not said:
+                return
+            self._after_tags = False
         self._end_thought()
         if self._output is None:
             self._output = self.out.start("model_output")
@@ -208,6 +214,8 @@ class ChatParser(StreamParser):
         id, name, index = text(call.get("id")), text(function.get("name")), call.get("index")
         opened = self._same_call(id, name, index)
         if opened is None:
+            if not (id or name or function.get("arguments")):
+                return  # a place kept for a call that never came
             self._end_thought()
             id = id or mint_call_id()
             opened = self.out.start("function_call", {"id": id, "name": name})

@@ -10,7 +10,6 @@ from interactd.models.codecs.history import (
     as_text,
     content_of,
     media_of,
-    output_parts,
     own_state,
     result_text,
     turns,
@@ -114,7 +113,7 @@ def _model(provider: str, turn: Turn, ids: WireIds, reasons: bool) -> list[Json]
         elif state and "part_of" in state:
             continue
         elif said := as_text(step):
-            out.append({"role": "assistant", "content": [_words(said)]})
+            out.append({"role": "assistant", "content": said})
     return out
 
 
@@ -129,15 +128,10 @@ def _input_item(item: Json) -> Json:
 
 
 def _plain(step: Step, item: Json) -> Json:
-    content: list[Json] = [_words(part["text"]) for part in output_parts(step)]
-    out: Json = {"type": "message", "role": "assistant", "content": content}
+    out: Json = {"role": "assistant", "content": as_text(step)}
     if item.get("phase"):
         out["phase"] = item["phase"]
     return out
-
-
-def _words(said: str) -> Json:
-    return {"type": "output_text", "text": said, "annotations": []}
 
 
 def _output(step: Step) -> str | list[Json]:

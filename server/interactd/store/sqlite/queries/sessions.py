@@ -68,6 +68,20 @@ def started_before(
     return Started(row[2], created=False)
 
 
+def recall(connection: sqlite3.Connection, key: IdempotencyKey, now: float) -> str | None:
+    """The id that an earlier call with this key started, of whatever kind.
+
+    Raises:
+        Conflict: the key was used with other arguments.
+    """
+    row = connection.execute(
+        "SELECT kind FROM idempotency_keys WHERE owner = ? AND key = ? AND created_at > ?",
+        (rows.exact(key.owner), rows.exact(key.key), now - KEY_LIFE_S),
+    ).fetchone()
+    before = None if row is None else started_before(connection, row[0], key, now)
+    return None if before is None else before.id
+
+
 def keep_key(
     connection: sqlite3.Connection,
     kind: StartKind,
