@@ -7,7 +7,7 @@ hostile: names, bytes, frames. Sizes are bytes unless the name says otherwise; d
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -140,13 +140,20 @@ class Sandbox(Protocol):
         self,
         argv: Sequence[str],
         *,
-        stdin: bytes = b"",
+        stdin: bytes | AsyncIterable[bytes] = b"",
         cwd: str = "/workspace",
         env: Mapping[str, str] | None = None,
         wall_s: float | None = None,
+        output_bytes: int | None = None,
     ) -> AsyncIterator[Output | Exit]:
         """Run a command; yields output as it comes and one Exit at last. Closing the iterator kills the command and
-        everything it started."""
+        everything it started.
+
+        Args:
+            stdin: all of it, or pieces that are written as they come (a kernel's requests); it is closed at the end.
+            wall_s: when to stop it; None is the limits', `math.inf` never.
+            output_bytes: when to stop it for printing too much; None is the limits'.
+        """
         ...
 
     async def aclose(self) -> None:
