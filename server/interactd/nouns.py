@@ -178,6 +178,12 @@ class Interaction:
     previous_interaction_id: str | None = None
     model: str | None = None
     agent: str | None = None
+    agent_hash: str | None = None
+    """Content hash of the agent's folder that this turn runs with."""
+    environment_id: str | None = None
+    """Where an agent's turn takes place; known once its environment was found or made."""
+    isolation: Json | None = None
+    """What the run truly had (`Isolation.as_dict()`); `None` until its sandbox was there."""
     system_instruction: str | None = None
     generation_config: GenerationConfig = field(default_factory=GenerationConfig)
     tools: list[Json] = field(default_factory=list[Json])
@@ -210,6 +216,10 @@ class Session:
     state: SessionState = "active"
     model: str | None = None
     agent: str | None = None
+    agent_pins: dict[str, str] = field(default_factory=dict[str, str])
+    """Agent id -> content hash: every agent that took a turn here keeps the content it had then."""
+    environment: str | Json | None = None
+    """Where agents work: an environment's id, or the body that the first agent turn makes one from."""
     system_instruction: str | None = None
     generation_config: GenerationConfig = field(default_factory=GenerationConfig)
     tools: list[Json] = field(default_factory=list[Json])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from interactd.nouns import Json
@@ -19,6 +20,10 @@ class ToolContext:
     workspace: Workspace
     interaction_id: str
     call_id: str
+    agent_folder: Path | None = None
+    """The agent's folder on the host, seen as `/agent`."""
+    output: list[str] = field(default_factory=list[str])
+    """What the call printed so far: all that is left of it when it is cancelled."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,14 +66,23 @@ class Workspace(Protocol):
     @property
     def isolation(self) -> Isolation: ...
 
-    async def run_python(self, code: str, *, wall_s: float | None = None) -> Ran:
+    async def run_python(
+        self, code: str, *, wall_s: float | None = None, on_output: Callable[[bytes], None] | None = None
+    ) -> Ran:
         """Run code in the environment's persistent kernel: names defined by earlier calls are there, the value of a
-        last expression is printed, as in a notebook."""
+        last expression is printed, as in a notebook. `on_output` is given what is printed as it comes. Cancelling the
+        call stops the code, and everything it started, within 2 s."""
         ...
 
-    async def run_bash(self, code: str, *, wall_s: float | None = None) -> Ran: ...
+    async def run_bash(
+        self, code: str, *, wall_s: float | None = None, on_output: Callable[[bytes], None] | None = None
+    ) -> Ran:
+        """Run a script in its own process; else as `run_python`."""
+        ...
 
-    def exec(self, argv: list[str], *, wall_s: float | None = None) -> AsyncIterator[Output | Exit]: ...
+    def exec(
+        self, argv: list[str], *, stdin: bytes = b"", wall_s: float | None = None
+    ) -> AsyncIterator[Output | Exit]: ...
 
     async def read(self, path: str, *, offset: int = 0, limit: int = 1_000_000) -> bytes:
         """Raises: NotFound, InvalidArgument (not a regular file, or a path that leaves the workspace)."""

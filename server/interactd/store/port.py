@@ -185,6 +185,7 @@ class Store(Protocol):
 
         `interaction.status` is `in_progress` (with epoch 1: the caller holds the first claim) or `queued`.
         `pending` is the first note of what is about to be done (see `append`); `claim` leaves a note as it is.
+        An interaction with `agent` and `agent_hash` pins that hash in the session, unless that agent has one there.
 
         Raises:
             Conflict: `in_progress` while another interaction of the session runs or waits for action
@@ -235,6 +236,17 @@ class Store(Protocol):
 
         Raises:
             Fenced: the epoch is old, or the interaction is already terminal.
+        """
+        ...
+
+    async def place(
+        self, interaction_id: str, epoch: int, *, environment_id: str, isolation: Json | None = None
+    ) -> None:
+        """Note where an agent's run takes place: on the interaction, and as its session's environment from now on.
+        `isolation=None` leaves what is noted.
+
+        Raises:
+            Fenced: see above.
         """
         ...
 

@@ -141,7 +141,22 @@ def m001_sessions(db: Database) -> None:
         db.conn.execute(statement)
 
 
-ALL: Final[Sequence[Callable[[Database], None]]] = (m001_sessions,)
+AGENT_RUNS: Final = """
+ALTER TABLE sessions ADD COLUMN agent_pins TEXT;
+ALTER TABLE sessions ADD COLUMN environment TEXT;
+ALTER TABLE interactions ADD COLUMN agent_hash TEXT;
+ALTER TABLE interactions ADD COLUMN environment_id TEXT;
+ALTER TABLE interactions ADD COLUMN isolation TEXT;
+"""
+
+
+def m002_agent_runs(db: Database) -> None:
+    """Which content of an agent ran, where, and how isolated."""
+    for statement in _statements(AGENT_RUNS):
+        db.conn.execute(statement)
+
+
+ALL: Final[Sequence[Callable[[Database], None]]] = (m001_sessions, m002_agent_runs)
 LATEST: Final = len(ALL)
 
 

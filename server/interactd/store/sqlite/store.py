@@ -207,6 +207,12 @@ class SqliteStore:
             lambda db: turns.settle(db, interaction_id, epoch, status, values, usage, outcome, now), size=size
         )
 
+    async def place(
+        self, interaction_id: str, epoch: int, *, environment_id: str, isolation: Json | None = None
+    ) -> None:
+        levels = None if isolation is None else rows.dump(isolation)
+        await self._write(lambda db: turns.place(db, interaction_id, epoch, environment_id, levels))
+
     async def get_interaction(self, interaction_id: str) -> Interaction:
         return await self._read(history.get, interaction_id)
 

@@ -15,12 +15,12 @@ _encode_ascii = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encod
 
 SESSION: Final = (
     "id, created_at, updated_at, owner, title, model, agent, system_instruction, generation_config, tools, labels,"
-    " ttl_s, expires_at, head, turns, forked_from, forked_at"
+    " ttl_s, expires_at, head, turns, forked_from, forked_at, agent_pins, environment"
 )
 INTERACTION: Final = (
     "id, session_id, status, created_at, previous_interaction_id, model, agent, system_instruction,"
     " generation_config, tools, background, depth, epoch, attempt, usage, error, finish_reason, started_at,"
-    " finished_at, read_at"
+    " finished_at, read_at, agent_hash, environment_id, isolation"
 )
 STEP: Final = "type, body, state, seq, created_at"
 
@@ -97,6 +97,8 @@ def session(row: Sequence[Any], now: float) -> Session:
         turns=row[14],
         forked_from=row[15],
         forked_at=row[16],
+        agent_pins=load(row[17]) or {},
+        environment=load(row[18]),
     )
 
 
@@ -120,32 +122,37 @@ def session_values(session: Session) -> tuple[Any, ...]:
         session.turns,
         session.forked_from,
         session.forked_at,
+        dump_some(session.agent_pins),
+        dump_some(session.environment),
     )
 
 
 def interaction(row: Sequence[Any]) -> Interaction:
     """Read a row of `INTERACTION` columns."""
     return Interaction(
-        row[0],
-        row[1],
-        row[2],
-        row[3],
-        row[4],
-        row[5],
-        row[6],
-        row[7],
-        _config(row[8]),
-        load(row[9]) or [],
-        bool(row[10]),
-        row[11],
-        row[12],
-        row[13],
-        None if row[14] is None else Usage.from_dict(load(row[14])),
-        load(row[15]),
-        row[16],
-        row[17],
-        row[18],
-        row[19],
+        id=row[0],
+        session_id=row[1],
+        status=row[2],
+        created_at=row[3],
+        previous_interaction_id=row[4],
+        model=row[5],
+        agent=row[6],
+        system_instruction=row[7],
+        generation_config=_config(row[8]),
+        tools=load(row[9]) or [],
+        background=bool(row[10]),
+        depth=row[11],
+        epoch=row[12],
+        attempt=row[13],
+        usage=None if row[14] is None else Usage.from_dict(load(row[14])),
+        error=load(row[15]),
+        finish_reason=row[16],
+        started_at=row[17],
+        finished_at=row[18],
+        read_at=row[19],
+        agent_hash=row[20],
+        environment_id=row[21],
+        isolation=load(row[22]),
     )
 
 

@@ -108,7 +108,7 @@ def insert(
         return before
     try:
         connection.execute(
-            f"INSERT INTO sessions ({rows.SESSION}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values
+            f"INSERT INTO sessions ({rows.SESSION}) VALUES ({', '.join('?' * len(values))})", values
         )
     except sqlite3.IntegrityError as error:
         raise Conflict(f"there is a session {id} already", repair="Make a new id.", id=id) from error
@@ -128,6 +128,15 @@ def fork(connection: sqlite3.Connection, values: Sequence[Any], key: Idempotency
         raise rows.missing(connection, "interaction", forked_at)
     # The path's length is the store's to know, whatever the caller counted.
     return insert(connection, "fork_session", (*values[:13], forked_at, row[0], *values[15:]), key)
+
+
+def pin(connection: sqlite3.Connection, id: str, agent: str, agent_hash: str) -> None:
+    """Keep the content that an agent had at its first turn in the session."""
+    row = connection.execute("SELECT agent_pins FROM sessions WHERE id = ?", (id,)).fetchone()
+    pins: dict[str, str] = rows.load(row[0]) or {}
+    if agent not in pins:
+        pins[agent] = agent_hash
+        connection.execute("UPDATE sessions SET agent_pins = ? WHERE id = ?", (rows.dump(pins), id))
 
 
 def get(connection: sqlite3.Connection, id: str, now: float) -> Session:

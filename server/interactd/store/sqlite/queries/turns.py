@@ -16,7 +16,8 @@ RUNNING: Final = "status IN ('in_progress', 'requires_action')"
 _INSERT: Final = (
     "INSERT INTO interactions (id, session_id, previous_interaction_id, status, created_at, started_at, background,"
     " depth, skip_id, skip_depth, epoch, attempt, steps, model, agent, pending, generation_config, tools,"
-    " system_instruction) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " system_instruction, agent_hash, environment_id)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _INSERT_STEP: Final = "INSERT INTO steps (interaction_id, seq, type, created_at, body, state) VALUES (?, ?, ?, ?, ?, ?)"
 _HEAD: Final = (
@@ -39,7 +40,7 @@ def accept(
 ) -> Started:
     """Insert the interaction with its first steps and move the session's head to it.
 
-    `tail` has the encoded columns model, agent, pending, generation_config, tools, system_instruction.
+    `tail` has the encoded columns from model to environment_id, in the order of `_INSERT`.
     """
     id, session_id, now = interaction.id, interaction.session_id, interaction.created_at
     if before := sessions.started_before(connection, "send_turn", key, now):
@@ -78,6 +79,8 @@ def accept(
     except sqlite3.IntegrityError as error:
         raise _conflict(connection, interaction) from error
     _insert_steps(connection, id, 0, steps)
+    if interaction.agent and interaction.agent_hash:
+        sessions.pin(connection, session_id, interaction.agent, interaction.agent_hash)
     sessions.keep_key(connection, "send_turn", key, id, session_id, now)
     return Started(id, created=True)
 
@@ -91,6 +94,8 @@ def tail_values(interaction: Interaction, pending: Json | None) -> tuple[Any, ..
         rows.dump_some(interaction.generation_config.as_dict()),
         rows.dump_some(interaction.tools),
         rows.clean(interaction.system_instruction),
+        rows.clean(interaction.agent_hash),
+        rows.clean(interaction.environment_id),
     )
 
 
@@ -169,6 +174,21 @@ def settle(
     )
     _insert_steps(connection, id, row[-1], steps)
     return settled
+
+
+def place(connection: sqlite3.Connection, id: str, epoch: int, environment_id: str, isolation: str | None) -> None:
+    """Note where a run takes place, on the interaction and its session."""
+    row = connection.execute(
+        "SELECT epoch, status, session_id FROM interactions WHERE id = ?", (rows.exact(id),)
+    ).fetchone()
+    if row is None:
+        raise rows.missing(connection, "interaction", id)
+    _fence(id, epoch, row[0], row[1])
+    connection.execute(
+        "UPDATE interactions SET environment_id = ?, isolation = coalesce(?, isolation) WHERE id = ?",
+        (rows.clean(environment_id), isolation, id),
+    )
+    connection.execute("UPDATE sessions SET environment = ? WHERE id = ?", (rows.dump(environment_id), row[2]))
 
 
 def mark_read(connection: sqlite3.Connection, id: str, now: float) -> None:
