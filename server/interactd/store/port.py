@@ -93,7 +93,7 @@ class Store(Protocol):
     async def aclose(self) -> None: ...
 
     # -- finding ---------------------------------------------------------------------------------------------
-    async def find(self, kind: Literal["session", "interaction"], prefix: str) -> str:
+    async def find(self, kind: Literal["session", "interaction", "environment"], prefix: str) -> str:
         """Return the one id that starts with the (normalised) prefix, tombstones included.
 
         Raises:
@@ -299,6 +299,60 @@ class Store(Protocol):
         """Full-text search over steps, best first, as `Hit`s. Any text is a legal query: words are ANDed, a
         "quoted phrase" stays together, a trailing * is a prefix; nothing else is syntax. Steps accepted before the
         call are found."""
+        ...
+
+    # -- environments and artifacts (rows as plain JSON: the store knows no sandbox) ---------------------------
+    async def put_environment(self, row: Json, *, unless: Sequence[str] = ()) -> bool:
+        """Insert or replace an environment's row: `{"id", "owner", "status", "created_at", "last_used_at",
+        "expires_at", "forked_from", "size_bytes", "file_count", "body"}`. With `unless`: only if the row that is
+        there has none of these statuses; returns whether it was written."""
+        ...
+
+    async def get_environment(self, environment_id: str) -> Json | None:
+        """The row, whatever its status; None if there never was one."""
+        ...
+
+    async def list_environments(
+        self,
+        *,
+        owner: str | None = None,
+        statuses: Sequence[str] = ("active",),
+        expired_at: float | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> list[Json]:
+        """Rows, last used first, after the one with the id `after`. `expired_at`: only those expired by then."""
+        ...
+
+    async def forget_environment(self, environment_id: str) -> None:
+        """Remove the row without a trace: for one that was never given to anybody."""
+        ...
+
+    async def put_artifacts(
+        self, interaction_id: str, environment_id: str, artifacts: Sequence[Json], left_out: Sequence[Json], now: float
+    ) -> None:
+        """Tie kept files to an interaction: `{"id", "name", "sha256", "size_bytes", "mime_type", "created_at"}`;
+        one of a name that is there already replaces it. They go with the interaction's session.
+
+        Raises:
+            NotFound, Deleted, Expired: the interaction.
+        """
+        ...
+
+    async def list_artifacts(self, interaction_id: str) -> tuple[list[Json], list[Json]]:
+        """The kept files by name, and what was left out."""
+        ...
+
+    async def kept_contents(self) -> set[str]:
+        """Every sha256 that some row refers to."""
+        ...
+
+    async def lost_contents(self, *, limit: int = 1000) -> list[str]:
+        """Contents that rows referred to and none does any more: their files can go."""
+        ...
+
+    async def forget_contents(self, sha256: Sequence[str]) -> None:
+        """Their files are gone."""
         ...
 
     # -- health ----------------------------------------------------------------------------------------------

@@ -128,6 +128,47 @@ CREATE VIRTUAL TABLE step_texts USING fts5 (text, tokenize = 'unicode61 remove_d
 CREATE TABLE step_texts_gone (id INTEGER PRIMARY KEY) STRICT;
 """
 
+ENVIRONMENTS: Final = """
+-- status: creating and deleting are half-way and never shown; deleted and expired are tombstones without a body.
+CREATE TABLE environments (
+    id TEXT PRIMARY KEY NOT NULL,
+    owner TEXT NOT NULL,
+    status TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    last_used_at REAL NOT NULL,
+    expires_at REAL NOT NULL,
+    forked_from TEXT,
+    size_bytes INTEGER,
+    file_count INTEGER,
+    body TEXT
+) STRICT;
+CREATE INDEX environments_by_use ON environments (owner, status, last_used_at, id);
+CREATE INDEX environments_by_expiry ON environments (expires_at) WHERE status = 'active';
+
+CREATE TABLE artifacts (
+    id TEXT PRIMARY KEY NOT NULL,
+    interaction_id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    mime_type TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    UNIQUE (interaction_id, name)
+) STRICT;
+CREATE INDEX artifacts_by_content ON artifacts (sha256);
+
+-- left_out says which files of the run were not kept, and why.
+CREATE TABLE captures (
+    interaction_id TEXT PRIMARY KEY NOT NULL,
+    environment_id TEXT NOT NULL,
+    captured_at REAL NOT NULL,
+    left_out TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Contents whose last row may be gone: their files are removed after the commit.
+CREATE TABLE contents_gone (sha256 TEXT PRIMARY KEY NOT NULL) STRICT, WITHOUT ROWID;
+"""
+
 
 def _statements(script: str) -> list[str]:
     """Split a script of ours: `executescript` would commit the transaction it is called in."""
@@ -156,7 +197,13 @@ def m002_agent_runs(db: Database) -> None:
         db.conn.execute(statement)
 
 
-ALL: Final[Sequence[Callable[[Database], None]]] = (m001_sessions, m002_agent_runs)
+def m003_environments(db: Database) -> None:
+    """Environments, and the artifacts that interactions leave."""
+    for statement in _statements(ENVIRONMENTS):
+        db.conn.execute(statement)
+
+
+ALL: Final[Sequence[Callable[[Database], None]]] = (m001_sessions, m002_agent_runs, m003_environments)
 LATEST: Final = len(ALL)
 
 

@@ -16,7 +16,7 @@ from interactd.nouns import TERMINAL, Interaction, Json, Session, Status, Step, 
 from interactd.store.port import IdempotencyKey, Page, Receipt, Started, Turn
 from interactd.store.sqlite import connect, migrations
 from interactd.store.sqlite.checkpoints import Checkpointer
-from interactd.store.sqlite.queries import history, removal, rows, search, sessions, turns
+from interactd.store.sqlite.queries import environments, history, removal, rows, search, sessions, turns
 from interactd.store.sqlite.readers import Readers
 from interactd.store.sqlite.upkeep import Upkeep
 from interactd.store.sqlite.writer import Work, Writer
@@ -82,7 +82,7 @@ class SqliteStore:
             await writer.aclose()
 
     # -- finding ---------------------------------------------------------------------------------------------
-    async def find(self, kind: Literal["session", "interaction"], prefix: str) -> str:
+    async def find(self, kind: Literal["session", "interaction", "environment"], prefix: str) -> str:
         return await self._read(sessions.find, kind, prefix)
 
     # -- sessions --------------------------------------------------------------------------------------------
@@ -264,6 +264,51 @@ class SqliteStore:
             limit=limit,
             cursor=cursor,
         )
+
+    # -- environments and artifacts --------------------------------------------------------------------------
+    async def put_environment(self, row: Json, *, unless: Sequence[str] = ()) -> bool:
+        values, refused = environments.values(row), tuple(unless)
+        return await self._write(lambda db: environments.put(db, values, refused), size=_size(values))
+
+    async def get_environment(self, environment_id: str) -> Json | None:
+        return await self._read(environments.get, environment_id)
+
+    async def list_environments(
+        self,
+        *,
+        owner: str | None = None,
+        statuses: Sequence[str] = ("active",),
+        expired_at: float | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> list[Json]:
+        return await self._read(environments.page, owner, tuple(statuses), expired_at, limit, after)
+
+    async def forget_environment(self, environment_id: str) -> None:
+        await self._write(lambda db: environments.forget(db, environment_id))
+
+    async def put_artifacts(
+        self, interaction_id: str, environment_id: str, artifacts: Sequence[Json], left_out: Sequence[Json], now: float
+    ) -> None:
+        values = environments.artifact_values(artifacts)
+        note = rows.dump(list(left_out))
+        await self._write(
+            lambda db: environments.put_artifacts(db, interaction_id, environment_id, values, note, now),
+            size=len(note) + 400 * len(values),
+        )
+
+    async def list_artifacts(self, interaction_id: str) -> tuple[list[Json], list[Json]]:
+        return await self._read(environments.artifacts, interaction_id)
+
+    async def kept_contents(self) -> set[str]:
+        return await self._read(environments.kept_contents)
+
+    async def lost_contents(self, *, limit: int = 1000) -> list[str]:
+        return await self._read(environments.lost_contents, limit)
+
+    async def forget_contents(self, sha256: Sequence[str]) -> None:
+        gone = [(one,) for one in sha256]
+        await self._write(lambda db: environments.forget_contents(db, gone))
 
     # -- health ----------------------------------------------------------------------------------------------
     async def stats(self) -> Json:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from interactd.errors import Conflict
 from interactd.ids import new_id
 from interactd.store.port import Receipt
-from interactd.store.sqlite.queries import rows, sessions
+from interactd.store.sqlite.queries import environments, rows, sessions
 
 ENTRIES_PIECE: Final = 100
 PAGES_PIECE: Final = 200
@@ -126,6 +126,7 @@ def _remove(connection: sqlite3.Connection, id: str, owner: str, now: float, rea
         (id,),
     )
     steps = execute(f"DELETE FROM steps WHERE {mine}", (id,)).rowcount
+    kept_files = environments.drop_artifacts(connection, id)
     execute(
         "INSERT INTO tombstones (id, kind, session_id, owner, created_at, deleted_at, reason)"
         " SELECT id, 'interaction', session_id, ?, created_at, ?, ? FROM interactions WHERE session_id = ?",
@@ -140,6 +141,7 @@ def _remove(connection: sqlite3.Connection, id: str, owner: str, now: float, rea
         "steps": steps,
         "index_entries": entries,
         "idempotency_keys": keys,
+        **({"artifacts": kept_files} if kept_files else {}),
     }
 
 

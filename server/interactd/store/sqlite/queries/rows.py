@@ -183,7 +183,9 @@ def usage_text(usage: Usage | None) -> str | None:
     return None if usage is None else dump(usage.as_dict())
 
 
-def missing(connection: sqlite3.Connection, kind: Literal["session", "interaction"], id: str) -> InteractdError:
+def missing(
+    connection: sqlite3.Connection, kind: Literal["session", "interaction", "environment"], id: str
+) -> InteractdError:
     """Return the error for an id that has no row: it was deleted, it expired, or it never was."""
     row = connection.execute(
         "SELECT reason, deleted_at, session_id, receipt FROM tombstones WHERE id = ?", (exact(id),)
@@ -206,6 +208,7 @@ def missing(connection: sqlite3.Connection, kind: Literal["session", "interactio
 _FIND: Final = {
     "session": "list_sessions shows the ids there are.",
     "interaction": "get_session shows the interactions of a session.",
+    "environment": "Leave the environment out to get a new one, or list the environments there are.",
 }
 
 

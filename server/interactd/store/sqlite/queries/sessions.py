@@ -17,10 +17,10 @@ PAGE_MAX: Final = 1000
 StartKind = Literal["create_session", "fork_session", "send_turn"]
 
 
-def find(connection: sqlite3.Connection, kind: Literal["session", "interaction"], prefix: str) -> str:
+def find(connection: sqlite3.Connection, kind: Literal["session", "interaction", "environment"], prefix: str) -> str:
     """The one id with this prefix, tombstones included."""
     first = rows.exact(prefix)
-    table = "sessions" if kind == "session" else "interactions"
+    table = f"{kind}s"
     found = connection.execute(
         f"SELECT id FROM {table} WHERE id >= :first AND id < :last"
         " UNION SELECT id FROM tombstones WHERE id >= :first AND id < :last AND kind = :kind ORDER BY id LIMIT 6",
@@ -107,9 +107,7 @@ def insert(
     if before := started_before(connection, kind, key, created_at):
         return before
     try:
-        connection.execute(
-            f"INSERT INTO sessions ({rows.SESSION}) VALUES ({', '.join('?' * len(values))})", values
-        )
+        connection.execute(f"INSERT INTO sessions ({rows.SESSION}) VALUES ({', '.join('?' * len(values))})", values)
     except sqlite3.IntegrityError as error:
         raise Conflict(f"there is a session {id} already", repair="Make a new id.", id=id) from error
     keep_key(connection, kind, key, id, id, created_at)
