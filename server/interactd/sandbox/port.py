@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 from interactd.nouns import Json
 
 Level = Literal["enforced", "best_effort", "absent"]
+Why = Literal["exit", "timeout", "cpu", "memory", "pids", "disk", "output", "cancelled", "sandbox_died"]
 GUARANTEES = ("filesystem", "network", "pids", "memory", "cpu", "disk", "syscalls")
 LAUNCHERS = ("bubblewrap", "container", "seatbelt", "process")
 
@@ -124,7 +125,7 @@ class Exit:
 
     code: int | None
     signal: int | None
-    why: Literal["exit", "timeout", "cpu", "memory", "pids", "disk", "output", "cancelled", "sandbox_died"]
+    why: Why
     wall_s: float
     cpu_s: float | None = None
     peak_memory: int | None = None
@@ -194,4 +195,8 @@ class Launcher(Protocol):
 
     async def reap(self) -> int:
         """Remove what a killed daemon left behind (processes, mounts, cgroups); returns how many."""
+        ...
+
+    async def aclose(self) -> None:
+        """End every sandbox still running and the helper process, if any. The launcher can be used again after it."""
         ...
