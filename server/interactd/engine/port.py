@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from interactd.agents.port import AgentDefinition, AgentProblem
 from interactd.models.port import ModelInfo
 from interactd.nouns import LOCAL, Caller, GenerationConfig, Interaction, Json, Session, Step
+from interactd.sandbox.environments_port import Artifact, Environments
 from interactd.store.port import Page, Receipt, Turn
 
 
@@ -27,7 +29,15 @@ class Result:
     partial_text: str = ""
     queue_position: int | None = None
     waiting_for: list[Json] = field(default_factory=list[Json])
-    """For requires_action: the function_call bodies without a result."""
+    """For requires_action: the calls without a result, `{"id", "name", "arguments"}` and, where it is not a function of
+    the caller's but one of the agent's own tools that may not run unasked, `"kind"` and `"question"`:
+
+    - `approval`: the agent's policy wants it allowed first.
+    - `replay`: the daemon died during this call, and nobody knows whether it took effect; shall it run again?
+
+    `question` is the sentence to put to the user. Both are answered through `respond` with `"allow"` or `"deny"`, or
+    with `{"decision": "allow" | "deny", "reason": text?}`; the agent is told the reason.
+    """
     replayed: bool = False
     """True when an idempotency key gave an earlier call's interaction."""
 
@@ -66,6 +76,8 @@ class Engine(Protocol):
         self,
         *,
         model: str | None = None,
+        agent: str | None = None,
+        environment: str | Json | None = None,
         system_instruction: str | None = None,
         generation_config: GenerationConfig | None = None,
         tools: list[Json] | None = None,
@@ -77,7 +89,10 @@ class Engine(Protocol):
     ) -> Session:
         """Create a session. `model=None` is `auto`; it is resolved now, so that a wrong name fails here, and the
         resolved `provider/name` is what the session keeps. `ttl_s=None` is the configured default (24 h); 0 keeps
-        it for ever."""
+        it for ever.
+
+        With `agent` its turns are that agent's, on `model` when one is given as well (over the agent's own), in
+        `environment`: an id, or the body that the first agent turn makes one from."""
         ...
 
     async def send_turn(
@@ -87,6 +102,9 @@ class Engine(Protocol):
         *,
         previous_interaction_id: str | None = None,
         model: str | None = None,
+        agent: str | None = None,
+        environment: str | Json | None = None,
+        limits: Json | None = None,
         system_instruction: str | None = None,
         generation_config: GenerationConfig | None = None,
         tools: list[Json] | None = None,
@@ -96,7 +114,11 @@ class Engine(Protocol):
         caller: Caller = LOCAL,
     ) -> Result:
         """Accept a turn, start it, and return at once (it runs on whoever waits). `previous_interaction_id` goes
-        on from an earlier point of the session's own tree instead of its head."""
+        on from an earlier point of the session's own tree instead of its head.
+
+        `agent` or `model`, not both, says who takes this turn; the session's default else. `environment` (an id or a
+        body) is where an agent's turn takes place, and where the session's later ones do. `limits` is
+        `{"steps"?, "tokens"?, "seconds"?}`, put over the agent's own (`RunLimits`), for this turn."""
         ...
 
     async def wait(self, interaction_id: str, timeout_s: float, *, caller: Caller = LOCAL) -> Result:
@@ -117,7 +139,7 @@ class Engine(Protocol):
         caller: Caller = LOCAL,
     ) -> Result:
         """Give function results `{"call_id", "result", "is_error"?}` to a requires_action interaction; when none
-        is missing it goes on. Returns at once, as send_turn does."""
+        is missing it goes on. Returns at once, as send_turn does. See `Result.waiting_for` for approvals."""
         ...
 
     async def cancel(self, interaction_id: str, *, caller: Caller = LOCAL) -> Result:
@@ -173,6 +195,43 @@ class Engine(Protocol):
         cursor: str | None = None,
         caller: Caller = LOCAL,
     ) -> Page: ...
+
+    async def agents(self, *, caller: Caller = LOCAL) -> tuple[list[AgentDefinition], list[AgentProblem]]:
+        """Every agent that can be used from the caller's folder, and what is wrong with the rest."""
+        ...
+
+    async def artifacts(self, interaction_id: str, *, caller: Caller = LOCAL) -> list[Artifact]:
+        """The files that were kept of an agent's turn, by name; empty while it runs.
+
+        Raises: NotFound, AmbiguousId, Expired, Deleted (the interaction or its session).
+        """
+        ...
+
+    async def read_artifact(
+        self, interaction_id: str, name: str, *, offset: int = 0, limit: int = 1_000_000, caller: Caller = LOCAL
+    ) -> tuple[Artifact, bytes]:
+        """One kept file and up to `limit` of its bytes from `offset`. `name` is its name or its `art_` id.
+
+        Raises: as `artifacts`, and NotFound when it has no such file (`suggestions` in the fields).
+        """
+        ...
+
+    async def zip_artifacts(self, interaction_id: str, names: list[str], *, caller: Caller = LOCAL) -> Artifact:
+        """Pack kept files of a turn into one zip; the same choice gives the same bytes. The zip's `path` is on this
+        machine, in the data folder; `read_artifact` reads it by its name too. It goes when the session goes, or a day
+        after it was last asked for.
+
+        Raises: as `read_artifact`, and InvalidArgument when they are too many or too large for one zip.
+        """
+        ...
+
+    @property
+    def environments(self) -> Environments:
+        """The environments of this machine, where agents work.
+
+        Raises: SandboxUnavailable where this engine was made without any.
+        """
+        ...
 
     async def models(self, *, refresh: bool = False, caller: Caller = LOCAL) -> list[ModelInfo]:
         """What is reachable with the keys of the caller's connection, and why the rest is not."""

@@ -129,6 +129,15 @@ class Environments(Protocol):
 
     async def list(self, *, owner: str = "local", limit: int = 50, cursor: str | None = None) -> list[Environment]: ...
 
+    async def files(
+        self, environment_id: str, path: str = ".", *, recursive: bool = False, limit: int = 1000, owner: str = "local"
+    ) -> list[Json]:
+        """What is in its workspace, without starting it: entries as `Workspace.list` gives them.
+
+        Raises: NotFound, Expired, Deleted (the environment); NotFound, InvalidArgument (the path).
+        """
+        ...
+
     async def delete(self, environment_id: str, *, owner: str = "local") -> Json:
         """Stop and remove it, with every file; returns a receipt."""
         ...
