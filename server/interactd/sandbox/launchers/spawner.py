@@ -63,7 +63,8 @@ class Spawner:
                 loop.remove_reader(ours.fileno())
             word, found, _flags, _address = socket.recv_fds(ours, 600, 1)
             if not found:
-                raise SandboxFailed(f"the proxy's socket did not open in the sandbox: {word[3:].decode(errors='replace')}")
+                said = word[3:].decode(errors="replace")
+                raise SandboxFailed(f"the proxy's socket did not open in the sandbox: {said}")
             listener = socket.socket(fileno=found[0])
             listener.setblocking(False)
             return listener

@@ -52,6 +52,7 @@ class _Run:
     """One command under way."""
 
     number: int
+    output_bytes: int
     event: asyncio.Event = field(default_factory=asyncio.Event)
     chunks: deque[Output] = field(default_factory=deque[Output])
     open: dict[int, str] = field(default_factory=dict[int, str])
@@ -131,13 +132,14 @@ class Supervised:
         cwd: str = "/workspace",
         env: Mapping[str, str] | None = None,
         wall_s: float | None = None,
+        output_bytes: int | None = None,
     ) -> AsyncIterator[Output | Exit]:
         """See `Sandbox.exec`. Raises InvalidArgument for what cannot be a command, SandboxFailed when it is gone."""
         body = self._body(argv, cwd, env)
         if self._closing or self.gone.is_set():
             raise SandboxFailed("the sandbox has ended", repair="Start a new one; files in the workspace are kept.")
         self._numbers += 1
-        run = _Run(self._numbers)
+        run = _Run(self._numbers, self._limits.output_bytes if output_bytes is None else output_bytes)
         began = time.monotonic()
         before = self._watch.begin() if self._watch else None
         deadline = began + (self._limits.wall_s if wall_s is None else wall_s)
@@ -216,7 +218,7 @@ class Supervised:
         while True:
             while run.chunks:
                 output = run.chunks.popleft()
-                room = self._limits.output_bytes - run.printed
+                room = run.output_bytes - run.printed
                 run.printed += len(output.data)
                 self._resume(run)
                 if len(output.data) > room:
@@ -238,7 +240,9 @@ class Supervised:
                 self._stop(run, "timeout")
                 deadline = float("inf")
             if now >= next_look and self._watch and run.ended is None:
-                if over := self._watch.over():
+                over = self._watch.over()
+                # The newest first: it may be its doing, and an older one (a kernel with state) be spared.
+                if over and run.number == max(self._runs):
                     self._stop(run, over)
                 next_look = now + 0.05
             until = min(deadline, drain or float("inf"), next_look if self._watch else float("inf"))

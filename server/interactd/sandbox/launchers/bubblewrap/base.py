@@ -118,7 +118,7 @@ def build(cache: Path, python: Python) -> Path:
     digest.update(SUPERVISOR.read_bytes())
     for name in _COPIES:
         with contextlib.suppress(OSError):
-            info = os.stat(f"/etc/{name}")
+            info = Path("/etc", name).stat()
             digest.update(f"{name}{info.st_mtime_ns}{info.st_size}".encode())
     folder = cache / f"base-{digest.hexdigest()[:16]}"
     if (folder / "etc").is_dir():
@@ -157,7 +157,8 @@ def _fill(etc: Path, python: Python) -> None:
     own.mkdir()
     shutil.copyfile(SUPERVISOR, own / "supervisor.py")
     # Compiled by the Python that will run it: reading source would be a fifth of a cold start.
-    compiler = "import sys,py_compile as p;p.compile(sys.argv[1],sys.argv[2],doraise=True,invalidation_mode=p.PycInvalidationMode.UNCHECKED_HASH)"
+    mode = "invalidation_mode=p.PycInvalidationMode.UNCHECKED_HASH"
+    compiler = f"import sys,py_compile as p;p.compile(sys.argv[1],sys.argv[2],doraise=True,{mode})"
     subprocess.run(
         [python.executable, "-I", "-S", "-c", compiler, str(own / "supervisor.py"), str(own / "supervisor.pyc")],
         check=False,

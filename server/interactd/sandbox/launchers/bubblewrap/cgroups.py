@@ -197,7 +197,7 @@ class Group:
             return None
 
     def remove(self, patience_s: float = 1.0) -> bool:
-        """Remove it; a group is busy for a moment after its last process ended. Blocking; returns whether it is gone."""
+        """Remove it; a group is busy for a moment after its last process ended. Blocking; returns if it is gone."""
         return all([_remove(folder, patience_s) for folder in set(self._folders.values())])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import resource
 import subprocess
@@ -18,8 +17,8 @@ from interactd.sandbox.port import Limits, Spec
 STAGE = "/tmp"
 _OWNED = ("/", "/usr", "/etc", "/proc", "/dev", "/sys", "/run", "/bin", "/sbin", "/lib", "/lib64", "/tmp", "/root")
 _TOP = ("bin", "sbin", "lib", "lib64", "lib32", "libx32")
-# Descriptors of the started program, in this order after the error pipe.
-STDERR, CONTROL, FILTER, INFO = 2, 3, 4, 5
+# Descriptors of the started program, see `boot`.
+CONTROL, FILTER, INFO = 3, 4, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +98,7 @@ def arguments(
     for name in _TOP:
         top = root / name
         if top.is_symlink():
-            args += ["--symlink", os.readlink(top).removeprefix("/"), f"/{name}"]
+            args += ["--symlink", str(top.readlink()).removeprefix("/"), f"/{name}"]
         elif top.is_dir():
             args += ["--ro-bind", f"/{name}", f"/{name}"]
     args += ["--ro-bind", stage(base / "etc"), "/etc"]

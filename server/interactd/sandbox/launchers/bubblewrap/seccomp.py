@@ -1,7 +1,7 @@
 """The system call filter, assembled here: no compiler, no libseccomp. For x86_64 and aarch64.
 
-Order: a foreign architecture is killed (that stops `int 0x80`), x32 numbers do not exist, then what a sandbox must not do
-is EPERM, and what cannot be looked into (structs behind pointers) does not exist, so that callers fall back.
+Order: a foreign architecture is killed (that stops `int 0x80`), x32 numbers do not exist, then what a sandbox must not
+do is EPERM, and what cannot be looked into (structs behind pointers) does not exist, so that callers fall back.
 """
 
 from __future__ import annotations

@@ -18,13 +18,14 @@ _SLACK = 1 << 20
 class Observer:
     """Looks at a sandbox every 100 ms while it is asked, and knows what the kernel's counters said before a command."""
 
-    def __init__(self, limits: Limits, group: Group | None, folders: tuple[Path, ...], *, disk: bool) -> None:
-        self._limits, self._group, self._folders, self._disk = limits, group, folders, disk
+    def __init__(self, limits: Limits, group: Group | None, folders: tuple[Path, ...], *, used: int) -> None:
+        self._limits, self._group, self._folders = limits, group, folders
         self._memory = group is None or "memory" not in group.has
-        self._allowed = (limits.disk_mb << 20) + _SLACK
+        # What was there before may stay (a command must be able to delete); only growth beyond is a fault.
+        self._limit = (limits.disk_mb << 20) + _SLACK
+        self._used = self._allowed = used
         self._over: Why | None = None
         self._asked = 0.0
-        self._first_look = True
         self.pid = 0
 
     def begin(self) -> tuple[int, int]:
@@ -36,11 +37,11 @@ class Observer:
     def cause(self, before: object) -> Why | None:
         """See `Watch.cause`."""
         if self._group is None or not isinstance(before, tuple):
-            return self._over
+            return None
         memory, pids = self._group.counters()
         if memory > before[0]:
             return "memory"
-        return "pids" if pids > before[1] else self._over
+        return "pids" if pids > before[1] else None
 
     def over(self) -> Why | None:
         """See `Watch.over`."""
@@ -52,10 +53,9 @@ class Observer:
         while True:
             await asyncio.sleep(_LOOK_S)
             if time.monotonic() - self._asked > 1:
-                self._first_look = True
                 continue
             began = time.monotonic()
-            self._over = self._over or await asyncio.to_thread(self._look)
+            self._over = await asyncio.to_thread(self._look)
             # A large workspace must not cost a core: at most a tenth of the time goes into looking.
             await asyncio.sleep(min(5.0, 9 * (time.monotonic() - began)))
 
@@ -70,15 +70,11 @@ class Observer:
                 return "memory"
             if spent > self._limits.cpu_s:
                 return "cpu"
-        if self._disk:
-            used = sum(size(folder) for folder in self._folders)
-            if self._first_look:
-                # Over from before: a command must be able to delete, so only growth is a fault.
-                self._first_look = False
-                self._allowed = max((self._limits.disk_mb << 20), used) + _SLACK
-            if used > self._allowed:
-                return "disk"
-        return None
+        used = sum(size(folder) for folder in self._folders)
+        grew = used > self._used
+        self._used = used
+        self._allowed = max(self._limit, min(self._allowed, used))
+        return "disk" if grew and used > self._allowed else None
 
 
 def usage(root: int) -> tuple[int, float]:
@@ -86,7 +82,7 @@ def usage(root: int) -> tuple[int, float]:
     parents: dict[int, list[int]] = {}
     facts: dict[int, tuple[int, float]] = {}
     page, ticks = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
-    for name in os.listdir("/proc"):
+    for name in [path.name for path in Path("/proc").iterdir()]:
         if name.isdigit():
             try:
                 words = Path(f"/proc/{name}/stat").read_text(errors="replace").rpartition(")")[2].split()

@@ -1,15 +1,18 @@
 """Forks sandboxes for the daemon. One thread, few imports, an almost empty environment, and its end is theirs.
 
-Run as `python -I -S spawner.py FD`. Forking here and not in the daemon keeps a threaded process with secrets in its memory
-out of it, is faster, and gives the sandboxes a parent whose thread never ends (PR_SET_PDEATHSIG follows the thread).
-When the daemon dies, by SIGKILL too, the socket ends and every sandbox is killed.
+Run as `python -I -S spawner.py FD`. Forking here and not in the daemon keeps a threaded process with secrets in its
+memory out of it, is faster, and gives the sandboxes a parent whose thread never ends (PR_SET_PDEATHSIG follows the
+thread). When the daemon dies, by SIGKILL too, the socket ends and every sandbox is killed.
 
 Requests are length-prefixed JSON, with descriptors attached: `spawn`, `listen`, `kill`. Answers are `{"id", "pid"}` or
 `{"id", "error"}`, and `{"exited", "status"}` when a child ended.
 """
 
+# ruff: noqa: PTH102, PTH112, PTH118 - pathlib is not worth its import here
+
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import json
@@ -209,9 +212,8 @@ class Spawner:
 def main() -> None:
     spawner = Spawner(int(sys.argv[1]))
     try:
-        spawner.run()
-    except (OSError, ValueError):
-        pass
+        with contextlib.suppress(OSError, ValueError):
+            spawner.run()
     finally:
         spawner.end()
 

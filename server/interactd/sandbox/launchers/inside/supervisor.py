@@ -1,22 +1,29 @@
 """The first process of a sandbox: starts commands when told to, ends each one's whole tree, says how it ended.
 
 Run as `python -I -S supervisor.py SOCKET_FD MAX_PROCESSES`; imports as little as it can, because its start is part of
-every cold start. Requests come over a stream socket, 12 bytes of header (kind, id, length), a body, and for `EXEC` three
-descriptors (stdin, stdout, stderr); answers are 32 bytes each. The host trusts none of the answers.
+every cold start. Requests come over a stream socket: 12 bytes of header (kind, id, length), a body, and for `EXEC`
+three descriptors (stdin, stdout, stderr). Answers are 32 bytes each, and the host trusts none of them.
 
 Each command runs under a guard, a process that adopts whatever the command orphans (setsid, double fork), so that the
 guard's descendants are exactly the command's tree. Code in the sandbox has the guard's uid and may kill it: the orphans
 then fall to this process, which kills every descendant that has no living guard.
 """
 
+# ruff: noqa: PTH109, PTH208 - pathlib is not worth its import here
+
 from __future__ import annotations
 
-import _signal
 import _socket
 import os
 import select
 import sys
 import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+else:
+    import _signal  # `signal` imports enum, which is slower than all of this
 
 HEADER = 12
 READY, EXEC, KILL, EXIT = 1, 2, 3, 4
@@ -26,12 +33,22 @@ KILL_PATIENCE_S = 0.4
 SWEEP_S = 0.002
 
 
+class Ignore:
+    """`contextlib.suppress(OSError)` without its import."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, _error: object, _trace: object) -> bool:
+        return kind is not None and issubclass(kind, OSError)
+
+
 def prctl(option: int, value: int) -> int:
     """Call prctl(2) without importing ctypes, which would cost a third of this program's start."""
     try:
         import _ctypes
 
-        handle = _ctypes.dlopen(None, 0)
+        handle = _ctypes.dlopen(None, 0)  # pyright: ignore[reportArgumentType]
         call = _ctypes.call_function  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]
         return int(call(_ctypes.dlsym(handle, "prctl"), (option, value, 0, 0, 0)))  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownArgumentType]
     except (ImportError, AttributeError, OSError):
@@ -51,12 +68,11 @@ def parents() -> dict[int, int]:
                 fd = os.open(f"/proc/{name}/stat", os.O_RDONLY)
             except OSError:
                 continue
-            try:
-                found[int(name)] = int(os.read(fd, 1024).rpartition(b")")[2].split()[1])
-            except (OSError, ValueError, IndexError):
-                pass
-            finally:
-                os.close(fd)
+            with Ignore():
+                words = os.read(fd, 1024).rpartition(b")")[2].split()
+                if len(words) > 1:
+                    found[int(name)] = int(words[1])
+            os.close(fd)
     return found
 
 
@@ -76,10 +92,8 @@ def descendants(root: int, without: set[int]) -> list[int]:
 
 
 def kill(pid: int, number: int) -> None:
-    try:
+    with Ignore():
         os.kill(pid, number)
-    except OSError:
-        pass
 
 
 def write_file(path: str, text: bytes) -> None:
@@ -87,12 +101,9 @@ def write_file(path: str, text: bytes) -> None:
         fd = os.open(path, os.O_WRONLY)
     except OSError:
         return
-    try:
+    with Ignore():
         os.write(fd, text)
-    except OSError:
-        pass
-    finally:
-        os.close(fd)
+    os.close(fd)
 
 
 class Stop(Exception):
@@ -119,9 +130,9 @@ class Guard:
             try:
                 self._spawn()
                 while not self._reap(0):
-                    pass
+                    continue
             except Stop:
-                pass
+                self.status = _signal.SIGKILL
             _signal.signal(_signal.SIGTERM, _signal.SIG_IGN)
             self._sweep()
             os.write(self.result, b"%d %d %d" % (self.status, int(self.cpu * 1e6), self.rss))
@@ -195,10 +206,8 @@ class Guard:
             for pid in below:
                 kill(pid, _signal.SIGKILL)
             if not below and self.main:
-                try:
+                with Ignore():
                     os.killpg(self.main, _signal.SIGKILL)
-                except OSError:
-                    pass
             time.sleep(SWEEP_S)
 
 
@@ -207,7 +216,8 @@ class Supervisor:
 
     def __init__(self, fd: int) -> None:
         self.socket = _socket.socket(fileno=fd)
-        self.guards: dict[int, tuple[int, int]] = {}  # pid of the guard -> (id of the command, descriptor of its result)
+        self.guards: dict[int, tuple[int, int]] = {}
+        """pid of the guard -> (id of the command, descriptor of its result)"""
         self.dying: dict[int, float] = {}
         self.strays = False
         self.cmsg = getattr(_socket, "MSG_CMSG_CLOEXEC", 0)
@@ -317,7 +327,6 @@ class Supervisor:
             for pid in below:
                 kill(pid, _signal.SIGKILL)
             time.sleep(SWEEP_S)
-            # Nothing is lost by reaping here: guards are asked for by their pid later only when they are still children.
             for pid in below:
                 try:
                     os.waitpid(pid, os.WNOHANG)
@@ -337,7 +346,56 @@ class Supervisor:
             self.sweep()
 
 
+def guard_once(token: str, argv: list[str]) -> None:
+    """Run one command with this process's own stdin, stdout and stderr, and end as it ended (for container engines)."""
+    pairs = [f"{name}={value}".encode() for name, value in os.environ.items()]
+    words = [os.getcwd().encode(), str(len(argv)).encode(), *map(os.fsencode, argv), *pairs]
+    result, write = os.pipe()
+    fds = [os.dup(fd) for fd in range(3)]
+    pid = os.fork()
+    if pid == 0:
+        os.putenv("INTERACTD_TOKEN", token)
+        Guard(b"\0".join(words), fds, write).run()
+    _signal.signal(_signal.SIGTERM, lambda _number, _frame: kill(pid, _signal.SIGTERM))
+    os.close(write)
+    for fd in (*fds, 0, 1, 2):
+        os.close(fd)
+    os.waitpid(pid, 0)
+    words = os.read(result, 64).split()
+    os._exit(_code(int(words[0])) if words else 137)
+
+
+def _code(status: int) -> int:
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def end_guard(token: str) -> None:
+    """Tell the guard that was started with `token` to end its command, and wait for it, for a second at most."""
+    for _round in range(50):
+        found = False
+        for pid in parents():
+            try:
+                fd = os.open(f"/proc/{pid}/cmdline", os.O_RDONLY)
+            except OSError:
+                continue
+            words = os.read(fd, 4096).split(b"\0")
+            os.close(fd)
+            if pid != os.getpid() and b"--guard" in words and token.encode() in words:
+                found = True
+                kill(pid, _signal.SIGTERM)
+        if not found:
+            return
+        time.sleep(0.02)
+    os._exit(1)
+
+
 def main() -> None:
+    if sys.argv[1] == "--guard":
+        guard_once(sys.argv[2], sys.argv[3:])
+    if sys.argv[1] == "--end":
+        end_guard(sys.argv[2])
+        return
     fd, processes = int(sys.argv[1]), int(sys.argv[2])
     os.closerange(fd + 1, 256)
     if processes:
@@ -345,9 +403,8 @@ def main() -> None:
 
         resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
     try:
-        Supervisor(fd).run()
-    except OSError:
-        pass
+        with Ignore():
+            Supervisor(fd).run()
     finally:
         if os.getpid() != 1:
             for _round in range(50):
