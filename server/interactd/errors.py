@@ -226,6 +226,13 @@ class SandboxFailed(InteractdError):
     http_status = 500
 
 
+class NetworkRefused(InteractdError):
+    """The environment's policy does not let this request out; `url` or `host` is in the fields."""
+
+    code = "network_refused"
+    http_status = 403
+
+
 class BadManifest(InteractdError):
     """An agent's folder is wrong; file, line and field are in the message."""
 

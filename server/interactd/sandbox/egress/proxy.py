@@ -30,30 +30,9 @@ from interactd.sandbox.egress.tunnel import tunnel
 from interactd.sandbox.egress.wire.stream import Reader, SocketStream
 
 _log = logging.getLogger(__name__)
-PORT = 3128
-BACKLOG = 128
 LINGER_S = 1.0
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _open = 0
-
-
-def proxy_environment(ca_file: str | None = None, *, port: int = PORT) -> dict[str, str]:
-    """Return the variables by which programs in the sandbox find the proxy and, if given, trust its certificates.
-
-    Args:
-        ca_file: where the sandbox sees the bundle that `Proxy.ca_file` is on the host.
-    """
-    address = f"http://127.0.0.1:{port}"
-    names = ("http_proxy", "https_proxy", "all_proxy")
-    out = {name: address for name in names} | {name.upper(): address for name in names}
-    # Node reads the variables only when told to.
-    out["NODE_USE_ENV_PROXY"] = "1"
-    if ca_file is not None:
-        for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO"):
-            out[name] = ca_file
-        for name in ("NODE_EXTRA_CA_CERTS", "AWS_CA_BUNDLE", "CARGO_HTTP_CAINFO", "DENO_CERT"):
-            out[name] = ca_file
-    return out
 
 
 class Proxy:

@@ -26,7 +26,7 @@ class Unreachable(Refused):
 
 
 def answer(refused: Refused, *, keep_alive: bool = False) -> bytes:
-    """Return the whole HTTP answer. The reason stands in the status line too: of a tunnel most clients show only that."""
+    """Return the whole HTTP answer. The reason is in the status line too: of a tunnel most clients show only that."""
     phrase = printable(refused.reason, 200)
     verb = "could not be made" if isinstance(refused, Unreachable) else "was refused"
     text = f"interactd: this request {verb}: {printable(refused.reason, 500)}."

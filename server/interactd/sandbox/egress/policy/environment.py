@@ -16,6 +16,7 @@ from interactd.sandbox.egress.policy.rules import Policy, Reference, Rule
 
 PLACEHOLDER = "interactd-credential-"
 MAX_RULES = 500
+_OWN_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 _RULE_FIELDS = {"domain", "credential", "transform"}
 
@@ -34,6 +35,8 @@ def read(network: Json | str | None, env: Mapping[str, Any] | None, credentials:
     """
     rules = tuple(_rules(network, credentials))
     plain, references = _env(env or {}, rules, credentials)
+    if bypass := _bypass(rules):
+        plain = {"NO_PROXY": bypass, "no_proxy": bypass, **plain}
     return Policy(rules=rules, references=references, env=plain, source=credentials)
 
 
@@ -181,6 +184,14 @@ def _reference(found: Credential, rules: tuple[Rule, ...], where: str) -> Refere
         )
     placeholder = f"{PLACEHOLDER}{re.sub('[^a-z0-9]+', '-', found.id.lower())}-{secrets.token_hex(16)}"
     return Reference(placeholder, found, trusted)
+
+
+def _bypass(rules: tuple[Rule, ...]) -> str | None:
+    """What programs in the sandbox reach without the proxy: its own loopback, but for a host that was listed; None
+    leaves what the launcher says."""
+    listed = {rule.pattern.name for rule in rules if not rule.pattern.wildcard}
+    left = [name for name in _OWN_LOOPBACK if name not in listed]
+    return None if len(left) == len(_OWN_LOOPBACK) else ",".join(left) or "none.invalid"
 
 
 def _find(value: object, where: str, credentials: SecretSource | None) -> Credential:
