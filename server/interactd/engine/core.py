@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from interactd.agents.port import Agents
+from interactd.builtins.port import BuiltinTool
+from interactd.builtins.web import Fetcher
 from interactd.engine.events import Hub
 from interactd.engine.run.history import History
 from interactd.engine.settings import EngineSettings
@@ -16,6 +19,7 @@ from interactd.errors import Deleted, Expired, InvalidArgument, NotFound, Overlo
 from interactd.ids import PREFIXES, ULID_LENGTH, parse_prefix
 from interactd.models.port import Catalog
 from interactd.nouns import Caller, Interaction, Session
+from interactd.sandbox.environments_port import Environments
 from interactd.store.port import IdempotencyKey, Store
 
 log = logging.getLogger(__name__)
@@ -25,7 +29,24 @@ T = TypeVar("T")
 class Core:
     """One per engine."""
 
-    def __init__(self, store: Store, catalog: Catalog, settings: EngineSettings, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        catalog: Catalog,
+        settings: EngineSettings,
+        clock: Callable[[], float],
+        *,
+        agents: Agents | None = None,
+        environments: Environments | None = None,
+        fetcher: Fetcher | None = None,
+        extra_tools: Sequence[BuiltinTool] = (),
+    ) -> None:
+        self.agents = agents
+        self.environments = environments
+        self.fetcher = fetcher
+        self.extra_tools = extra_tools
+        self.pythons: dict[str, str | None] = {}
+        """Python's version in each launcher's sandboxes, once it was asked for."""
         self.store = store
         self.catalog = catalog
         self.settings = settings

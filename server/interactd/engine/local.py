@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Literal
 
+from interactd.agents.port import Agents
+from interactd.builtins.port import BuiltinTool
+from interactd.builtins.web import Fetcher
 from interactd.engine import respond, sessions, turns, waiting
 from interactd.engine.checks.arguments import check_limit
 from interactd.engine.checks.text import check_text
@@ -20,6 +23,7 @@ from interactd.engine.port import Event, Result
 from interactd.engine.settings import EngineSettings
 from interactd.models.port import Catalog, ModelInfo
 from interactd.nouns import LOCAL, Caller, GenerationConfig, Json, Session
+from interactd.sandbox.environments_port import Environments
 from interactd.store.port import Page, Receipt, Store, Turn
 
 _LAST_WRITES_S = 5.0
@@ -33,6 +37,10 @@ class LocalEngine:
         catalog: closed by `aclose`.
         settings: limits and patience.
         clock: seconds since the epoch; tests give their own.
+        agents: the agents there are; without them (and environments) only models take turns.
+        environments: where agents work; started by `start`, closed by `aclose`.
+        fetcher: the web, for url_fetch and http hooks.
+        extra_tools: tools that an agent's manifest may name besides the built-in ones.
     """
 
     def __init__(
@@ -42,8 +50,21 @@ class LocalEngine:
         settings: EngineSettings | None = None,
         *,
         clock: Callable[[], float] = time.time,
+        agents: Agents | None = None,
+        environments: Environments | None = None,
+        fetcher: Fetcher | None = None,
+        extra_tools: Sequence[BuiltinTool] = (),
     ) -> None:
-        self._core = Core(store, catalog, settings or EngineSettings(), clock)
+        self._core = Core(
+            store,
+            catalog,
+            settings or EngineSettings(),
+            clock,
+            agents=agents,
+            environments=environments,
+            fetcher=fetcher,
+            extra_tools=extra_tools,
+        )
         self._queue = Queue(self._core)
         self._sweeper: asyncio.Task[None] | None = None
         self._started_at = clock()
@@ -51,6 +72,8 @@ class LocalEngine:
     # -- life ------------------------------------------------------------------------------------------------
     async def start(self) -> None:
         await self._core.store.open()
+        if self._core.environments is not None:
+            await self._core.environments.start()
         self._started_at = self._core.clock()
         await adopt(self._core, self._queue, died=True)
         self._sweeper = asyncio.create_task(sweep_for_ever(self._core, self._queue), name="sweeper")
@@ -65,7 +88,7 @@ class LocalEngine:
         loop = asyncio.get_running_loop()
         end = loop.time() + max(0.0, timeout_s)
         for run in self._queue.runs:
-            if run.draft is None:
+            if not run.at_work:
                 run.stop("hand_over")
         while self._queue.running and (left := end - loop.time()) > 0:
             pending = [asyncio.create_task(run.done.wait()) for run in self._queue.runs]
@@ -90,6 +113,8 @@ class LocalEngine:
                 await self._sweeper
             self._sweeper = None
         await self._core.finished(_LAST_WRITES_S)
+        if self._core.environments is not None:
+            await self._core.environments.aclose()
         await self._core.catalog.aclose()
         await self._core.store.aclose()
 
@@ -102,6 +127,8 @@ class LocalEngine:
         self,
         *,
         model: str | None = None,
+        agent: str | None = None,
+        environment: str | Json | None = None,
         system_instruction: str | None = None,
         generation_config: GenerationConfig | None = None,
         tools: list[Json] | None = None,
@@ -114,6 +141,8 @@ class LocalEngine:
         return await sessions.create(
             self._core,
             model=model,
+            agent=agent,
+            environment=environment,
             system_instruction=system_instruction,
             generation_config=generation_config,
             tools=tools,
@@ -185,6 +214,9 @@ class LocalEngine:
         *,
         previous_interaction_id: str | None = None,
         model: str | None = None,
+        agent: str | None = None,
+        environment: str | Json | None = None,
+        limits: Json | None = None,
         system_instruction: str | None = None,
         generation_config: GenerationConfig | None = None,
         tools: list[Json] | None = None,
@@ -200,6 +232,9 @@ class LocalEngine:
             content,
             previous_interaction_id=previous_interaction_id,
             model=model,
+            agent=agent,
+            environment=environment,
+            limits=limits,
             system_instruction=system_instruction,
             generation_config=generation_config,
             tools=tools,

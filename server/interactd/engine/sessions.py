@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from interactd.engine.agents import choice
 from interactd.engine.checks.arguments import (
     MAX_INSTRUCTION,
     MAX_TITLE,
@@ -30,6 +31,8 @@ async def create(
     core: Core,
     *,
     model: str | None,
+    agent: str | None,
+    environment: str | Json | None,
     system_instruction: str | None,
     generation_config: GenerationConfig | None,
     tools: list[Json] | None,
@@ -41,6 +44,7 @@ async def create(
 ) -> Session:
     """See `Engine.create_session`."""
     core.check_accepting()
+    of_agent = choice.asked(agent, environment)
     asked: Json = {
         "system_instruction": _optional("system_instruction", system_instruction, MAX_INSTRUCTION),
         "generation_config": check_config(generation_config),
@@ -49,10 +53,22 @@ async def create(
         "labels": check_labels(labels),
     }
     key = check_key(
-        idempotency_key, caller.owner, call="create_session", model=_model_name(model), ttl_s=ttl_s, **asked
+        idempotency_key,
+        caller.owner,
+        call="create_session",
+        model=_model_name(model),
+        ttl_s=ttl_s,
+        **asked,
+        **of_agent.arguments(),
     )
     ttl = check_ttl(ttl_s, core.settings.default_ttl_s)
     try:
+        definition = None
+        if of_agent.agent is not None:
+            definition = await choice.definition_of(core, of_agent.agent, None, caller)
+            choice.check_names(definition, asked["tools"])
+            model = model or definition.model
+        await choice.check_place(core, of_agent.environment, caller.owner)
         chosen = await core.catalog.resolve(model or "auto", connection=caller.connection)
     except InteractdError:
         if earlier := await core.recalled(key):
@@ -67,6 +83,9 @@ async def create(
         ttl_s=ttl,
         expires_at=None if ttl is None else now + ttl,
         model=chosen.label,
+        agent=None if definition is None else definition.id,
+        agent_pins={} if definition is None else {definition.id: definition.hash},
+        environment=None if of_agent.environment == "remote" else of_agent.environment,
         **asked,
     )
     started = await core.store.create_session(session, key)
@@ -141,6 +160,11 @@ def _forked(
         title=title if title is not None else source.title,
         model=model,
         agent=source.agent,
+        agent_pins=dict(source.agent_pins),
+        # A fork works on a copy: what it does to the files must not show in the session it comes from.
+        environment={"from_environment": source.environment}
+        if isinstance(source.environment, str)
+        else source.environment,
         system_instruction=source.system_instruction,
         generation_config=source.generation_config,
         tools=source.tools,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any, Literal
 
+from interactd.agents.port import AgentDefinition
+from interactd.engine.agents import choice
 from interactd.engine.checks.arguments import MAX_INSTRUCTION, check_config, check_key, check_tools
 from interactd.engine.checks.content import check_content
 from interactd.engine.checks.text import check_text
@@ -30,6 +33,9 @@ async def send(
     *,
     previous_interaction_id: str | None,
     model: str | None,
+    agent: str | None,
+    environment: str | Json | None,
+    limits: Json | None,
     system_instruction: str | None,
     generation_config: GenerationConfig | None,
     tools: list[Json] | None,
@@ -39,6 +45,13 @@ async def send(
     caller: Caller,
 ) -> Result:
     """See `Engine.send_turn`."""
+    of_agent = choice.asked(agent, environment, limits)
+    if model is not None and agent is not None:
+        raise InvalidArgument(
+            "model, agent: a turn is taken by a model or by an agent, not by both.",
+            repair="Leave one out. An agent's model is set by create_session or in its manifest.",
+            field="agent",
+        )
     core.check_accepting()
     if if_busy not in ("conflict", "queue"):
         raise InvalidArgument(f"if_busy: {if_busy!r} is not one of conflict, queue", field="if_busy")
@@ -64,14 +77,32 @@ async def send(
         session_id=whole,
         previous_interaction_id=previous,
         **{name: getattr(asked, name) for name in _Asked.__slots__},
+        **of_agent.arguments(),
     )
     try:
         session = await core.session(whole, caller)
         if not asked.queue and (run := queue.run_in(whole)):
             # The store would say the same; this way a crowd at a busy session costs no writes.
             raise _busy(Conflict("", interaction_id=run.interaction.id, status=run.interaction.status))
-        chosen = await core.catalog.resolve(asked.model or session.model or "auto", connection=caller.connection)
-        return await core.finish(_accept(core, queue, whole, previous, asked, chosen, key, caller))
+        taker = of_agent.agent or (None if asked.model else session.agent)
+        definition = None
+        name = asked.model or session.model or "auto"
+        if taker is not None:
+            definition = await choice.definition_of(core, taker, session, caller)
+            choice.check_names(definition, asked.tools or session.tools)
+            await choice.check_place(core, of_agent.environment, caller.owner)
+            if definition.id != session.agent:
+                name = definition.model or name
+        elif of_agent != choice.Asked():
+            raise InvalidArgument(
+                "environment, limits: are an agent's, and a model takes this turn.",
+                repair="Give agent as well, or leave them out.",
+                field="environment",
+            )
+        chosen = await core.catalog.resolve(name, connection=caller.connection)
+        return await core.finish(
+            _accept(core, queue, whole, previous, asked, chosen, key, caller, definition, of_agent)
+        )
     except InteractdError:
         if earlier := await core.recalled(key):
             return await result_of(core, queue, await core.store.get_interaction(earlier), replayed=True)
@@ -120,6 +151,8 @@ async def _accept(
     chosen: Model,
     key: IdempotencyKey | None,
     caller: Caller,
+    definition: AgentDefinition | None,
+    of_agent: choice.Asked,
 ) -> Result:
     async with core.session_lock(session_id):
         core.check_accepting()
@@ -131,6 +164,8 @@ async def _accept(
             found = await core.in_tree(session, previous)
             parent, depth = found.id, found.depth + 1
         first = int(status == "in_progress")
+        config = _config(asked, session, definition)
+        place, body = (None, None) if definition is None else choice.place_for(of_agent, session)
         interaction = Interaction(
             id=new_id("interaction"),
             session_id=session_id,
@@ -138,9 +173,11 @@ async def _accept(
             created_at=now,
             previous_interaction_id=parent,
             model=chosen.label,
-            agent=session.agent,
+            agent=None if definition is None else definition.id,
+            agent_hash=None if definition is None else definition.hash,
+            environment_id=place,
             system_instruction=asked.system_instruction,
-            generation_config=_config(asked, session),
+            generation_config=config,
             tools=asked.tools or [],
             background=asked.background,
             depth=depth,
@@ -152,6 +189,9 @@ async def _accept(
         step.seq, step.created_at = 0, now
         expires_at = None if session.ttl_s is None else now + session.ttl_s
         note = Note(connection=caller.connection)
+        if definition is not None:
+            fresh = body if body is not None or of_agent.environment is None else dict(definition.environment)
+            note = replace(note, cwd=caller.cwd, environment=None if place else fresh, limits=of_agent.limits)
         try:
             started = await core.store.accept(
                 interaction, [step], expires_at=expires_at, key=key, pending=note.as_dict()
@@ -202,12 +242,14 @@ async def _place(core: Core, queue: Queue, session_id: str, may_queue: bool) -> 
     return "queued" if waiting or await core.store.active(session_id) else "in_progress"
 
 
-def _config(asked: _Asked, session: Session) -> GenerationConfig:
+def _config(asked: _Asked, session: Session, definition: AgentDefinition | None) -> GenerationConfig:
     config = asked.config.over(session.generation_config)
+    if definition is not None:
+        config = choice.config_of(definition, config)
     if asked.tools == [] and session.tools:
         # An empty list asks for a turn without tools, although the session has some.
         config = GenerationConfig(tool_choice="none").over(config)
-    if config.tool_choice == "any" and not (asked.tools or session.tools):
+    if config.tool_choice == "any" and definition is None and not (asked.tools or session.tools):
         raise InvalidArgument(
             "generation_config.tool_choice: 'any' demands a function call, and there are no tools",
             repair="Declare tools, or leave tool_choice out.",

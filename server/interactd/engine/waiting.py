@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+from interactd.engine.agents.steps import waiting_for
 from interactd.engine.core import Core
 from interactd.engine.dispatch.queue import Queue
 from interactd.engine.events import Channel
@@ -37,7 +38,7 @@ async def result_of(
         steps=steps,
         partial_text=run.draft.text() if run and run.draft else "",
         queue_position=queue.position(interaction),
-        waiting_for=[step.body for step in unanswered(steps)] if interaction.status == "requires_action" else [],
+        waiting_for=waiting_for(unanswered(steps)) if interaction.status == "requires_action" else [],
         replayed=replayed,
     )
 

@@ -12,6 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Coroutine, Sequence
 
+from interactd.engine.agents.run import run_of
 from interactd.engine.core import Core
 from interactd.engine.run.note import Note
 from interactd.engine.run.runner import Run
@@ -72,7 +73,7 @@ class Queue:
         if before := self._runs.get(interaction.id):
             # It has settled, or we could not have claimed; its channel must not be taken for the new run's.
             self._core.hub.close(before.channel)
-        run = Run(self._core, interaction, session, own, note, model, self._slots)
+        run = run_of(self._core, interaction, session, own, note, model, self._slots)
         self._runs[interaction.id] = self._by_session[interaction.session_id] = run
         if self._core.handing_over:
             # Its claim was under way when the hand-over began: the next daemon makes the call.

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
+from interactd.engine.agents.steps import for_model
+from interactd.engine.agents.window import fit
 from interactd.engine.run.outcome import refused
 from interactd.engine.run.tokens import Calibration, estimate_json, estimate_step, estimate_text
 from interactd.models.port import Model, ModelRequest
@@ -21,9 +23,18 @@ from interactd.store.port import Store, Turn
 
 CLAMP_CHARS: Final = 16_000
 """Longest tool result of an earlier turn once room is short (about 4,000 tokens)."""
+_LEAST_CHARS: Final = 600
 _CHUNK: Final = 32
 _REMEMBERED: Final = 4_096
 NOT_ANSWERED: Final = "This call was not answered."
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What an agent's run puts around its steps."""
+
+    system: str
+    tools: list[Json]
 
 
 @dataclass(slots=True)
@@ -45,7 +56,14 @@ class History:
         self._begins: OrderedDict[str, str] = OrderedDict()
 
     async def request(
-        self, model: Model, session: Session, interaction: Interaction, own: Sequence[Step], *, shrink: float = 1.0
+        self,
+        model: Model,
+        session: Session,
+        interaction: Interaction,
+        own: Sequence[Step],
+        *,
+        shrink: float = 1.0,
+        frame: Frame | None = None,
     ) -> ModelRequest:
         """Return what to ask.
 
@@ -55,18 +73,22 @@ class History:
             interaction: the turn.
             own: the turn's journalled steps, its input first.
             shrink: part of the room to use; below 1 after the provider said that it was too much.
+            frame: an agent's system prompt and tools; its own steps are then cut as well when they are too many.
         """
         config = interaction.generation_config
-        system = instruction_of(session, interaction)
-        tools = tools_of(session, interaction)
+        system = instruction_of(session, interaction) if frame is None else frame.system
+        tools = tools_of(session, interaction) if frame is None else frame.tools
         steps = repaired(own)
-        if config.tool_choice == "any" and any(step.type == "function_result" for step in own):
+        if config.tool_choice == "any" and any(step.type == "function_result" for step in steps):
             # The demanded call was made; demanding another each time would never let the model answer.
             config = GenerationConfig(tool_choice="auto").over(config)
         window = model.context_window or self._default_window
         reserve = min(config.max_output_tokens or window // 4, window // 2)
-        fixed = estimate_text(system or "") + (estimate_json(tools) if tools else 0) + sum(map(estimate_step, steps))
-        room = (window - reserve) * shrink / self.calibration.factor(model.label) - fixed
+        room = (window - reserve) * shrink / self.calibration.factor(model.label)
+        room -= estimate_text(system or "") + (estimate_json(tools) if tools else 0)
+        if frame is not None:
+            steps = fit(steps, max(0, int(room)))
+        room -= sum(map(estimate_step, steps))
         if interaction.previous_interaction_id is not None and room > 0:
             steps = [*await self._before(session.id, interaction.previous_interaction_id, int(room)), *steps]
         return ModelRequest(
@@ -147,6 +169,7 @@ def estimate_request(request: ModelRequest) -> int:
 def repaired(steps: Sequence[Step]) -> list[Step]:
     """Return the steps so that any provider takes them: each call has its result right after its group of calls, and
     no result is without a call."""
+    steps = for_model(steps)
     out: list[Step] = []
     waiting: dict[str, Step] = {}
     answering = False
@@ -184,12 +207,15 @@ def _piece(turn: Turn) -> _Piece | None:
     tokens = sum(map(estimate_step, steps))
     clamped, clamped_tokens = steps, tokens
     if any(step.type == "function_result" for step in steps) and tokens * 4 > CLAMP_CHARS:
-        clamped = [_clamp(step) for step in steps]
+        results = sum(step.type == "function_result" for step in steps)
+        # A turn of an agent may have hundreds of results: together they get the room of a few.
+        limit = max(_LEAST_CHARS, min(CLAMP_CHARS, 6 * CLAMP_CHARS // results))
+        clamped = [_clamp(step, limit) for step in steps]
         clamped_tokens = sum(map(estimate_step, clamped))
     return _Piece(turn.interaction.id, steps, tokens, clamped, clamped_tokens)
 
 
-def _clamp(step: Step) -> Step:
+def _clamp(step: Step, limit: int) -> Step:
     if step.type != "function_result":
         return step
     result: Any = step.body.get("result")
@@ -200,8 +226,8 @@ def _clamp(step: Step) -> Step:
         ):
             return step
         text = json.dumps(result, ensure_ascii=False)
-    if len(text) <= CLAMP_CHARS:
+    if len(text) <= limit:
         return step
-    half = CLAMP_CHARS // 2
+    half = limit // 2
     cut = f"{text[:half]}\n[... {len(text) - 2 * half:,} characters left out ...]\n{text[-half:]}"
     return Step(step.type, {**step.body, "result": cut}, step.state, step.seq, step.created_at)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 from interactd.nouns import Json, Usage
+
+_OF_AGENTS: Final = ("seconds", "cwd", "environment", "limits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +28,24 @@ class Note:
     """The last runner left on purpose: that was no death."""
     waiting: bool = False
     """The runner was not yet at the model: its end was no attempt's."""
+    flight: tuple[str, ...] = ()
+    """Ids of the tool calls that are being made: without a result, their outcome is unknown after a crash."""
+    seconds: float = 0.0
+    """What the run has worked so far, without the time it waited or lay dead."""
+    cwd: str | None = None
+    """The caller's folder, for finding agents and local sources."""
+    environment: Json | None = None
+    """What the turn's environment is to be made from, until there is one."""
+    limits: Json | None = None
+    """The caller's limits for this turn, over the agent's."""
 
     def as_dict(self) -> Json:
-        note: Json = {"call": "model", "n": self.call}
-        for name in ("connection", "deaths", "bad_calls", "handed_over", "waiting"):
+        note: Json = {"call": "tool" if self.flight else "model", "n": self.call}
+        for name in ("connection", "deaths", "bad_calls", "handed_over", "waiting", *_OF_AGENTS):
             if value := getattr(self, name):
                 note[name] = value
+        if self.flight:
+            note["flight"] = list(self.flight)
         if self.usage is not None:
             note["usage"] = self.usage.as_dict()
         return note
@@ -48,6 +63,11 @@ class Note:
             usage=Usage.from_dict(note["usage"]) if "usage" in note else None,
             handed_over=note.get("handed_over", False),
             waiting=note.get("waiting", False),
+            flight=tuple(note.get("flight", ())),
+            seconds=note.get("seconds", 0.0),
+            cwd=note.get("cwd"),
+            environment=note.get("environment"),
+            limits=note.get("limits"),
         )
 
     def after_death(self) -> Note:

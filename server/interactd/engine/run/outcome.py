@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
+from interactd.engine.agents.steps import function_of
 from interactd.ids import new_ulid
 from interactd.models.port import Finished
 from interactd.nouns import Json, Status, Step
@@ -74,9 +75,13 @@ def judge(
 
 
 def unanswered(steps: Sequence[Step]) -> list[Step]:
-    """The function_call steps without a function_result, in order."""
+    """The function_call steps without a function_result that are the caller's to answer, in order."""
     given = {step.body.get("call_id") for step in steps if step.type == "function_result"}
-    return [step for step in steps if step.type == "function_call" and step.body.get("id") not in given]
+    return [
+        step
+        for step in steps
+        if step.type == "function_call" and step.body.get("id") not in given and not function_of(step)
+    ]
 
 
 def refused(call: Step, why: str) -> Step:

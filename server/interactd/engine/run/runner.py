@@ -29,7 +29,7 @@ from interactd.errors import (
     StorageFull,
     StreamTruncated,
 )
-from interactd.models.port import Finished, Model
+from interactd.models.port import Finished, Model, ModelRequest
 from interactd.nouns import Interaction, Json, Session, Status, Step, Usage
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Run:
         self.draft: Draft | None = None
         self._core = core
         self._session = session
-        self._own = list(own)
+        self._own: list[Step] = list(own)
         self._note = note
         self._model = model
         self._slots = slots
@@ -106,10 +106,15 @@ class Run:
         finally:
             self.done.set()
 
+    @property
+    def at_work(self) -> bool:
+        """Whether a stop now would cut something short that cannot simply be begun later."""
+        return self.draft is not None
+
     async def _go(self) -> None:
         self.channel.status(self.interaction)
-        index = self.channel.replay(self._own)
-        if waiting := unanswered(self._own):
+        self.channel.replay(self._own)
+        if waiting := self._waits():
             # A crash between the claim and the answers of `respond`: the caller still has to give them.
             log.info("%s still waits for %d function results", self.interaction.id, len(waiting))
             await self._settle("requires_action", ())
@@ -124,10 +129,18 @@ class Run:
         try:
             if self._note.waiting:
                 await self._write_note(replace(self._note, waiting=False))
-            while await self._call(index):
-                index = sum(step.type != "user_input" for step in self._own)
+            await self._work()
         finally:
             self._slots.release()
+
+    def _waits(self) -> list[Step]:
+        """Calls that only the caller can answer, before anything else can be done."""
+        return unanswered(self._own)
+
+    async def _work(self) -> None:
+        """From the first model call to the outcome."""
+        while await self._call(sum(step.type != "user_input" for step in self._own)):
+            pass
 
     async def _call(self, index: int) -> bool:
         """Make one model call and write what came of it. True when another one must follow."""
@@ -148,7 +161,7 @@ class Run:
         if finished is None:
             await self._outgrown()
             return False
-        usage = _plus(self._note.usage, finished.usage)
+        usage = plus(self._note.usage, finished.usage)
         verdict = self._judge(draft, finished)
         if verdict.status is None and self._note.bad_calls + 1 < self._core.settings.bad_call_limit:
             await self._go_on(verdict, usage)
@@ -169,7 +182,7 @@ class Run:
         model = self._model = self._model or await self._resolve()
         shrink = 1.0
         while True:
-            request = await self._core.history.request(model, self._session, self.interaction, self._own, shrink=shrink)
+            request = await self._request(model, shrink)
             try:
                 async with aclosing(cast("Any", model.stream(request))) as events:
                     async for event in events:
@@ -177,7 +190,7 @@ class Run:
                         if draft.overflowed:
                             return
             except ContextOverflow:
-                if draft.produced or shrink < 1 or self.interaction.previous_interaction_id is None:
+                if draft.produced or shrink < 1 or not self._can_shrink():
                     raise
                 shrink = 0.5
                 continue
@@ -188,6 +201,13 @@ class Run:
                 )
             self._core.history.learn(model, request, draft.finished.usage and draft.finished.usage.input)
             return
+
+    async def _request(self, model: Model, shrink: float) -> ModelRequest:
+        return await self._core.history.request(model, self._session, self.interaction, self._own, shrink=shrink)
+
+    def _can_shrink(self) -> bool:
+        """Whether anything can be left out of a request that is too long."""
+        return self.interaction.previous_interaction_id is not None
 
     async def _resolve(self) -> Model:
         """Find the model again after a restart. Its key may still be on the way: hosts connect after we start."""
@@ -301,14 +321,17 @@ class Run:
         if now - settled.created_at > session.ttl_s / 2:
             await self._core.store.set_expiry(session.id, session.ttl_s, now + session.ttl_s)
 
-    def _interruptible(self) -> anyio.CancelScope:
+    def _interruptible(self, timeout_s: float | None = None) -> anyio.CancelScope:
         self._scope = scope = anyio.CancelScope()
+        if timeout_s is not None:
+            scope.deadline = anyio.current_time() + timeout_s
         if self._stop is not None:
             scope.cancel()
         return scope
 
 
-def _plus(a: Usage | None, b: Usage | None) -> Usage | None:
+def plus(a: Usage | None, b: Usage | None) -> Usage | None:
+    """Add two usages, either of which may be missing."""
     return b if a is None else a if b is None else a.plus(b)
 
 

@@ -1,0 +1,1 @@
+"""The file tools: view, write, replace, list, delete, search."""

@@ -1,0 +1,140 @@
+"""Who takes a turn, and where: checking what a caller asks of agents before anything is written down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from interactd.agents.port import AgentDefinition
+from interactd.builtins.tools import GROUPS
+from interactd.engine.checks.text import check_json, check_text, kind_of
+from interactd.engine.core import Core
+from interactd.errors import InvalidArgument
+from interactd.nouns import Caller, GenerationConfig, Json, Session
+
+_LIMITS: Final = {"steps": (1, 10_000), "tokens": (1, 10_000_000_000), "seconds": (1, 7 * 86_400)}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a call says about agents, checked. `environment` is an id, a body, or `remote` for a fresh one."""
+
+    agent: str | None = None
+    environment: str | Json | None = None
+    limits: Json | None = None
+
+    def arguments(self) -> Json:
+        """For the digest of an idempotency key: what was not said does not count."""
+        given = {"agent": self.agent, "environment": self.environment, "limits": self.limits}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def asked(agent: Any, environment: Any, limits: Any = None) -> Asked:
+    """Check the three arguments.
+
+    Raises:
+        InvalidArgument: one has the wrong shape.
+    """
+    if agent is not None:
+        agent = check_text("agent", agent, max_bytes=500, empty=False).strip()
+    return Asked(agent, _environment(environment), _limits(limits))
+
+
+async def definition_of(core: Core, agent: str, session: Session | None, caller: Caller) -> AgentDefinition:
+    """Find the agent; the content that the session has of it, if it took a turn there before.
+
+    Raises:
+        NotFound, BadManifest: as `Agents.resolve`.
+        InvalidArgument: this engine has no agents.
+    """
+    if core.agents is None or core.environments is None:
+        raise InvalidArgument(
+            "agent: this daemon runs no agents.", repair="Give a model instead of an agent.", field="agent"
+        )
+    pinned = None if session is None else session.agent_pins.get(agent)
+    return await core.agents.resolve(agent, cwd=caller.cwd, pinned=pinned)
+
+
+async def check_place(core: Core, environment: str | Json | None, owner: str) -> None:
+    """Raises:
+    NotFound, Expired, Deleted: an environment that is named by its id is not there.
+    """
+    if isinstance(environment, str) and environment != "remote" and core.environments is not None:
+        await core.environments.get(environment, owner=owner)
+
+
+def check_names(definition: AgentDefinition, tools: list[Json]) -> None:
+    """Raises:
+    InvalidArgument: the caller declares a function under the name of one of the agent's own tools.
+    """
+    own = {name for group in definition.tools for name in GROUPS.get(group, (group,))}
+    for tool in tools:
+        if tool["name"] in own:
+            raise InvalidArgument(
+                f"tools: {tool['name']!r} is a tool that agent {definition.id} has itself.",
+                repair="Give your function another name.",
+                field="tools",
+            )
+
+
+def config_of(definition: AgentDefinition, config: GenerationConfig) -> GenerationConfig:
+    """The turn's settings over the agent's."""
+    return config.over(definition.generation_config)
+
+
+def place_for(asked_: Asked, session: Session) -> tuple[str | None, Json | None]:
+    """Where the turn takes place: a known environment's id, or else a body that one is made from (`None`: from the
+    agent's own)."""
+    wanted = session.environment if asked_.environment is None else asked_.environment
+    if wanted == "remote":
+        return None, None
+    if isinstance(wanted, str):
+        return wanted, None
+    return None, wanted
+
+
+def _environment(given: Any) -> str | Json | None:
+    if given is None:
+        return None
+    if isinstance(given, str):
+        return check_text("environment", given, max_bytes=200, empty=False).strip()
+    if not isinstance(given, dict):
+        raise InvalidArgument(
+            f"environment: expected an id or an object, got {kind_of(given)}",
+            repair='Give an environment id, "remote" for a fresh one, or {"sources", "network", "env", "limits"}.',
+            field="environment",
+        )
+    body = dict(cast("Json", check_json("environment", given)))
+    if body.pop("type", "remote") != "remote":
+        raise InvalidArgument('environment.type: only "remote" is known', field="environment.type")
+    known = body.pop("environment_id", None)
+    if known is None:
+        return body or "remote"
+    if body:
+        raise InvalidArgument(
+            "environment: an environment that exists cannot be changed here.",
+            repair="Give its id alone, or from_environment with new settings for a copy of it.",
+            field="environment",
+        )
+    return check_text("environment.environment_id", known, max_bytes=200, empty=False)
+
+
+def _limits(given: Any) -> Json | None:
+    if given is None:
+        return None
+    if not isinstance(given, dict):
+        raise InvalidArgument(f"limits: expected an object, got {kind_of(given)}", field="limits")
+    clean: Json = {}
+    for name, value in cast("dict[Any, Any]", given).items():
+        if name not in _LIMITS:
+            raise InvalidArgument(
+                f"limits: unknown field {name!r:.80}", repair="It may have steps, tokens, seconds.", field="limits"
+            )
+        low, high = _LIMITS[name]
+        whole = isinstance(value, int) or (name == "seconds" and isinstance(value, float))
+        if isinstance(value, bool) or not whole or not low <= value <= high:
+            raise InvalidArgument(
+                f"limits.{name}: expected a number from {low} to {high:,}, got {value!r:.40}", field=f"limits.{name}"
+            )
+        clean[name] = value
+    return clean or None
