@@ -100,6 +100,11 @@ class Workspace(Protocol):
         """Lines that match a regular expression: `{"path", "line", "text"}`."""
         ...
 
+    @property
+    def left_out(self) -> list[Json]:
+        """What the last `capture` did not keep, and why: `{"reason", "count", "names" (some)}`."""
+        ...
+
     async def egress_log(self) -> list[Json]:
         """Requests of this run: `{"at", "method", "host", "port", "verdict", "reason", "bytes"}`."""
         ...
@@ -158,7 +163,35 @@ class Environments(Protocol):
         """
         ...
 
-    async def artifacts(self, interaction_id: str) -> list[Artifact]: ...
+    async def artifacts(self, interaction_id: str) -> list[Artifact]:
+        """The files kept of an interaction, by name; empty for one that is not there."""
+        ...
+
+    async def left_out(self, interaction_id: str) -> list[Json]:
+        """What was not kept of an interaction's files: `{"reason", "count", "names" (some)}`."""
+        ...
+
+    async def read_artifact(
+        self, interaction_id: str, name: str, *, offset: int = 0, limit: int = 1_000_000
+    ) -> tuple[Artifact, bytes]:
+        """One kept file, by name or id (an archive's too), and up to `limit` of its bytes from `offset`.
+
+        Raises: NotFound, with `suggestions`; InvalidArgument.
+        """
+        ...
+
+    async def zip_artifacts(self, interaction_id: str, names: list[str]) -> Artifact:
+        """Pack kept files (all, if none is named) into one zip; the same choice gives the same file. It goes with the
+        session, or a day after it was last asked for.
+
+        Raises: NotFound; InvalidArgument when they are too much for one zip; StorageFull.
+        """
+        ...
+
+    async def delete_artifacts(self, session_id: str) -> int:
+        """After the store deleted a session (with its artifact rows): remove the contents that nobody refers to any
+        more; returns how many. Also called after a sweep; what a crash left is removed at the next start."""
+        ...
 
     async def launchers(self) -> list[Json]:
         """Each launcher's capability, for doctor and status."""

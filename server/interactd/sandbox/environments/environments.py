@@ -1,0 +1,420 @@
+"""All environments of one machine: made, found, used by one run at a time, stopped when idle, removed when old."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from interactd.errors import Conflict, InteractdError, NotFound, SandboxUnavailable
+from interactd.ids import new_id, parse_prefix
+from interactd.nouns import Json
+from interactd.paths import Paths
+from interactd.sandbox.credentials.kinds import SecretSource
+from interactd.sandbox.environments import body as bodies
+from interactd.sandbox.environments import records
+from interactd.sandbox.environments.capture import CaptureLimits
+from interactd.sandbox.environments.folder.files import Folder
+from interactd.sandbox.environments.keeping import Artifacts
+from interactd.sandbox.environments.making import Maker
+from interactd.sandbox.environments.place import Place, Wanted
+from interactd.sandbox.environments.records import KEEP_S, Records
+from interactd.sandbox.environments.ways import Way, Ways
+from interactd.sandbox.environments.workspace import LeasedWorkspace
+from interactd.sandbox.environments_port import Artifact, Environment, Workspace
+from interactd.sandbox.launchers import Launchers
+from interactd.sandbox.port import Isolation, Level, Mount
+
+log = logging.getLogger(__name__)
+IDLE_S: Final = 900.0
+TICK_S: Final = 15.0
+WAIT_S: Final = 3600.0
+FORK_WAIT_S: Final = 30.0
+AGENT: Final = "/agent"
+CLOCK_TICK_S: Final = 0.011
+
+
+class LocalEnvironments:
+    """See `Environments`."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        store: Records,
+        launchers: Launchers,
+        *,
+        credentials: SecretSource | None = None,
+        launcher: str | None = None,
+        idle_s: float = IDLE_S,
+        keep_s: float = KEEP_S,
+        capture_limits: CaptureLimits | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`launcher` names the one to use; else the first good enough one is. `clock` tells the time of day."""
+        self._root = paths.data / "environments"
+        self._ours = tuple({Path(p).resolve() for p in (paths.data_dir, paths.state_dir, paths.config_dir)})
+        self._store = store
+        self._launchers = launchers
+        self._launcher = launcher
+        self._idle_s = idle_s
+        self._keep_s = keep_s
+        self._clock = clock
+        self._ways = Ways(credentials)
+        self._kept = Artifacts(paths.data / "artifacts", store, capture_limits)
+        self._places: dict[str, Place] = {}
+        self._maker = Maker(self._root, self._ways, self._choose)
+        self._watch: asyncio.Task[None] | None = None
+
+    # -- life --------------------------------------------------------------------------------------------------------
+    async def start(self) -> None:
+        try:
+            await self._launchers.reap()
+        except (InteractdError, OSError) as error:
+            log.warning("what a killed daemon left could not be removed: %s", error)
+        for row in await self._all("creating"):
+            await self._store.forget_environment(row["id"])
+        for status in ("deleting", "expiring"):
+            for row in await self._all(status):
+                await self._remove(row)
+        active = {row["id"]: row for row in await self._all("active")}
+        there = await asyncio.to_thread(self._maker.clean, frozenset(active))
+        for id in active.keys() - there:
+            log.warning("the folder of environment %s is missing", id)
+            await self._store.put_environment(records.tombstone(active[id], "deleted", None))
+        await self._kept.start()
+        self._watch = asyncio.create_task(self._watching(), name="environments")
+
+    async def _all(self, status: str) -> list[Json]:
+        return await self._store.list_environments(statuses=(status,), limit=1_000_000)
+
+    async def _watching(self) -> None:
+        while True:
+            await asyncio.sleep(min(TICK_S, self._idle_s / 4 + 0.01))
+            try:
+                await self.tick()
+            except Exception:
+                log.exception("looking after environments failed")
+
+    async def tick(self) -> None:
+        """Stop what was idle too long, and remove what expired. Called every 15 s."""
+        now = self._clock()
+        for place in list(self._places.values()):
+            if not place.lock.locked() and place.used_at + self._idle_s <= now:
+                async with place.lock:
+                    await place.stop()
+                if not place.waiting:
+                    self._places.pop(place.id, None)
+        for row in await self._store.list_environments(expired_at=now, limit=100):
+            place = self._places.get(row["id"])
+            if place is None or not (place.lock.locked() or place.waiting):
+                await self._end(row, "expiring")
+        await self._kept.sweep_zips()
+
+    async def aclose(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        places = list(self._places.values())
+        self._places.clear()
+        for result in await asyncio.gather(*(place.stop() for place in places), return_exceptions=True):
+            if isinstance(result, Exception):
+                log.warning("a sandbox did not stop: %s", result)
+        await self._launchers.aclose()
+
+    # -- making and finding ------------------------------------------------------------------------------------------
+    async def create(self, body: Mapping[str, Any], *, owner: str = "local", cwd: str | None = None) -> Environment:
+        wanted = await asyncio.to_thread(bodies.read, body, cwd, self._ours)
+        base: Json | None = None
+        if wanted.from_environment is not None:
+            base = await self._active(wanted.from_environment, owner)
+        kept: Json = dict(base["body"]) if base else {}
+        content: Json = {
+            "sources": [*(kept.get("sources") or []), *(source.as_dict() for source in wanted.sources)],
+            "env": wanted.env if wanted.env is not None else kept.get("env") or {},
+            "network": wanted.network if wanted.network_given else kept.get("network"),
+            "limits": wanted.limits if wanted.limits is not None else kept.get("limits") or {},
+            "mounts": [
+                *(kept.get("mounts") or []),
+                *(
+                    {"source": str(source.folder), "target": source.as_dict()["target"]}
+                    for source in wanted.sources
+                    if source.mount
+                ),
+            ],
+        }
+        self._ways.check(content["network"], content["env"])
+        now = self._clock()
+        row: Json = {
+            "id": new_id("environment"),
+            "owner": owner,
+            "status": "creating",
+            "created_at": now,
+            "last_used_at": now,
+            "expires_at": now + self._keep_s,
+            "forked_from": base["id"] if base else None,
+            "size_bytes": None,
+            "file_count": None,
+            "body": content,
+        }
+        await self._store.put_environment(row)
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                original: Path | None = None
+                if base is not None:
+                    place = await stack.enter_async_context(self._hold(base["id"], f"fork {row['id']}", FORK_WAIT_S))
+                    await self._active(base["id"], owner)
+                    original = place.folder
+                await self._maker.make(
+                    row["id"], wanted.sources, bodies.limits_from(content["limits"]), content, original
+                )
+            row["status"] = "active"
+            await self._store.put_environment(row)
+        except BaseException:
+            await asyncio.shield(self._unmake(row["id"]))
+            raise
+        return records.environment(row)
+
+    async def _unmake(self, id: str) -> None:
+        await asyncio.to_thread(self._maker.remove, id)
+        await self._store.forget_environment(id)
+
+    async def get(self, environment_id: str, *, owner: str = "local") -> Environment:
+        row = await self._active(environment_id, owner)
+        found = records.environment(row)
+        found.size_bytes, found.file_count = await asyncio.to_thread(self._maker.measure, row["id"])
+        return found
+
+    async def list(self, *, owner: str = "local", limit: int = 50, cursor: str | None = None) -> list[Environment]:
+        after = None if cursor is None else await self._whole(cursor)
+        rows = await self._store.list_environments(owner=owner, limit=max(1, min(limit, 1000)), after=after)
+        now = self._clock()
+        return [records.environment(row) for row in rows if row["expires_at"] > now or self._in_use(row["id"])]
+
+    async def files(
+        self, environment_id: str, path: str = ".", *, recursive: bool = False, limit: int = 1000, owner: str = "local"
+    ) -> list[Json]:
+        row = await self._active(environment_id, owner)
+
+        def look() -> list[Json]:
+            folder = Folder(self._root / row["id"] / "ws")
+            try:
+                return folder.list(path, recursive=recursive, limit=limit)
+            finally:
+                folder.close()
+
+        return await asyncio.to_thread(look)
+
+    async def delete(self, environment_id: str, *, owner: str = "local") -> Json:
+        id = await self._whole(environment_id)
+        row = await self._store.get_environment(id)
+        if row is not None and row["status"] == "deleted" and row["owner"] == owner and row["body"].get("receipt"):
+            return row["body"]["receipt"]
+        row = await self._active(id, owner)
+        place = self._places.get(id)
+        if place is not None and place.lock.locked():
+            raise Conflict(
+                f"environment {id} is in use by {place.holder}",
+                repair=f"cancel_interaction {place.holder}, then delete the environment.",
+                interaction_id=place.holder,
+            )
+        return await self._end(row, "deleting")
+
+    async def _end(self, row: Json, status: str) -> Json:
+        async with self._hold(row["id"], status, FORK_WAIT_S) as place:
+            row = await self._store.get_environment(row["id"]) or row
+            if row["status"] != "active":
+                raise records.gone(row, row["id"])
+            row["status"] = status
+            await self._store.put_environment(row)
+            await place.stop()
+            return await self._remove(row)
+
+    async def _remove(self, row: Json) -> Json:
+        """Remove the files of a row that says so already, then leave its tombstone."""
+        size, files = await asyncio.to_thread(self._maker.measure, row["id"])
+        await asyncio.to_thread(self._maker.remove, row["id"])
+        receipt: Json = {
+            "id": new_id("receipt"),
+            "environment_id": row["id"],
+            "deleted_at": self._clock(),
+            "removed": {"files": files, "bytes": size},
+        }
+        status = "expired" if row["status"] == "expiring" else "deleted"
+        await self._store.put_environment(records.tombstone(row, status, receipt))
+        self._places.pop(row["id"], None)
+        return receipt
+
+    # -- using -------------------------------------------------------------------------------------------------------
+    def lease(
+        self,
+        environment_id: str,
+        interaction_id: str,
+        *,
+        requires: Mapping[str, Level] | None = None,
+        agent_folder: Path | None = None,
+    ) -> AbstractAsyncContextManager[Workspace]:
+        return self._lease(environment_id, interaction_id, requires or {}, agent_folder)
+
+    @asynccontextmanager
+    async def _lease(
+        self, environment_id: str, interaction_id: str, requires: Mapping[str, Level], agent_folder: Path | None
+    ) -> AsyncGenerator[Workspace]:
+        row = await self._active(environment_id, None)
+        id: str = row["id"]
+        async with self._hold(id, interaction_id, WAIT_S) as place:
+            row = await self._active(id, None)
+            launcher = await self._launchers.choose(self._launcher, requires)
+            expected = (await self._launchers.capability(launcher)).isolation
+            if expected is None:
+                raise SandboxUnavailable(f"{launcher.name} says nothing of what it isolates")
+            content: Json = row["body"]
+            since = await self._begin(row, interaction_id)
+            mounted: list[Json] = content.get("mounts") or []
+            mounts = [Mount(Path(one["source"]), one["target"]) for one in mounted]
+            if agent_folder is not None:
+                mounts.append(Mount(agent_folder, AGENT))
+            wanted = Wanted(
+                launcher,
+                bodies.limits_from(content.get("limits") or {}),
+                tuple(mounts),
+                json.dumps([content.get("network"), content.get("env")], sort_keys=True),
+            )
+            place.kernel_used = place.kernel_used or bool(content.get("kernel_used"))
+            workspace = LeasedWorkspace(
+                records.environment(row),
+                place,
+                wanted,
+                expected,
+                open_way=partial(self._open_way, place, content),
+                capture=partial(self._capture, place, since),
+                requires=partial(_require, requires),
+            )
+            try:
+                yield workspace
+            except BaseException:
+                # Cancelled or failed: whatever may still be going on ends with its sandbox.
+                await asyncio.shield(place.stop())
+                raise
+            finally:
+                workspace.over()
+                await asyncio.shield(self._after(place))
+
+    async def _begin(self, row: Json, interaction_id: str) -> int:
+        """Note the use, and return from when on a changed file is this run's."""
+        began = time.time_ns()
+        since = records.begin_run(row, interaction_id, began)
+        row["last_used_at"] = self._clock()
+        row["expires_at"] = row["last_used_at"] + self._keep_s
+        await self._store.put_environment(row)
+        # Files carry a clock that stands still for up to 10 ms: it has to have passed `began`.
+        await asyncio.sleep(CLOCK_TICK_S)
+        return since
+
+    async def _open_way(self, place: Place, content: Json) -> Way:
+        return await self._ways.open(content.get("network"), content.get("env") or {}, place.folder / "ca", place.id)
+
+    async def _capture(self, place: Place, since: int, interaction_id: str) -> tuple[list[Artifact], list[Json]]:
+        return await self._kept.capture(place.workspace, interaction_id, place.id, since)
+
+    async def _after(self, place: Place) -> None:
+        await place.settle()
+        place.touch()
+        row = await self._store.get_environment(place.id)
+        if row is not None and row["status"] == "active":
+            row["last_used_at"] = self._clock()
+            row["expires_at"] = row["last_used_at"] + self._keep_s
+            row["body"] = {**row["body"], "kernel_used": place.kernel_used}
+            await self._store.put_environment(row)
+
+    @asynccontextmanager
+    async def _hold(self, id: str, holder: str, wait_s: float) -> AsyncGenerator[Place]:
+        """Take the environment for oneself; others wait in turn."""
+        place = self._places.get(id)
+        if place is None:
+            place = self._places[id] = Place(id, self._root / id, self._clock)
+        place.waiting += 1
+        try:
+            try:
+                async with asyncio.timeout(wait_s):
+                    await place.lock.acquire()
+            except TimeoutError:
+                raise Conflict(
+                    f"environment {id} is in use by {place.holder} for more than {wait_s:.0f} s",
+                    repair=f"Wait for {place.holder} or cancel it, or use another environment.",
+                    interaction_id=place.holder,
+                ) from None
+        finally:
+            place.waiting -= 1
+        try:
+            place.holder = holder
+            place.touch()
+            yield place
+        finally:
+            place.holder = None
+            place.lock.release()
+
+    # -- artifacts ---------------------------------------------------------------------------------------------------
+    async def artifacts(self, interaction_id: str) -> list[Artifact]:
+        return await self._kept.list(interaction_id)
+
+    async def left_out(self, interaction_id: str) -> list[Json]:
+        return await self._kept.left_out(interaction_id)
+
+    async def read_artifact(
+        self, interaction_id: str, name: str, *, offset: int = 0, limit: int = 1_000_000
+    ) -> tuple[Artifact, bytes]:
+        return await self._kept.read(interaction_id, name, offset, limit)
+
+    async def zip_artifacts(self, interaction_id: str, names: list[str]) -> Artifact:
+        return await self._kept.zip(interaction_id, names)
+
+    async def delete_artifacts(self, session_id: str) -> int:
+        return await self._kept.collect()
+
+    async def launchers(self) -> list[Json]:
+        return [
+            {
+                "launcher": found.launcher,
+                "usable": found.usable,
+                "why": found.why,
+                "fix": found.fix,
+                "isolation": None if found.isolation is None else found.isolation.as_dict(),
+            }
+            for found in await self._launchers.capabilities()
+        ]
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+    async def _choose(self) -> Any:
+        return await self._launchers.choose(self._launcher)
+
+    def _in_use(self, id: str) -> bool:
+        place = self._places.get(id)
+        return place is not None and place.lock.locked()
+
+    async def _whole(self, id: str) -> str:
+        return await self._store.find("environment", parse_prefix("environment", id))
+
+    async def _active(self, id: str, owner: str | None) -> Json:
+        whole = await self._whole(id)
+        row = await self._store.get_environment(whole)
+        if row is None or (owner is not None and row["owner"] != owner):
+            raise NotFound(f"there is no environment {whole}", kind="environment", id=whole)
+        if row["status"] != "active" or (row["expires_at"] <= self._clock() and not self._in_use(whole)):
+            raise records.gone(row, whole)
+        return row
+
+
+def _require(requires: Mapping[str, Level], isolation: Isolation) -> None:
+    weak = isolation.below(requires)
+    if weak:
+        raise SandboxUnavailable(
+            f"the sandbox that started is weaker than required: {'; '.join(weak)}",
+            repair="Lower what the agent requires, or see `interactd doctor` for how to make the sandbox stronger.",
+        )

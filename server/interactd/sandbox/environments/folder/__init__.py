@@ -1,0 +1,1 @@
+"""Reading and changing a folder that hostile code may be changing at the same time."""

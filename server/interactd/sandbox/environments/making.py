@@ -1,0 +1,165 @@
+"""The folders of environments: made whole or not at all, forked, measured, removed.
+
+`<root>/<id>/` holds `ws` (the workspace), `home` (the agent's home folder) and, with secrets, `ca`. Names that begin
+with a dot are half-made or half-removed, and go at the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+from interactd.errors import InvalidArgument, StorageFull
+from interactd.nouns import Json
+from interactd.sandbox.environments import sources as putting
+from interactd.sandbox.environments.body import Source
+from interactd.sandbox.environments.folder import trees
+from interactd.sandbox.environments.place import close
+from interactd.sandbox.environments.ways import Ways
+from interactd.sandbox.launchers.bubblewrap import owner
+from interactd.sandbox.port import Exit, Launcher, Limits, Output, Spec
+
+log = logging.getLogger(__name__)
+FILES_MAX: Final = 1_000_000
+
+
+class Maker:
+    """Makes and removes the folders beneath `root`."""
+
+    def __init__(self, root: Path, ways: Ways, choose: Callable[[], Awaitable[Launcher]]) -> None:
+        self._root = root
+        self._ways = ways
+        self._choose = choose
+
+    async def make(self, id: str, sources: list[Source], limits: Limits, content: Json, original: Path | None) -> None:
+        """Make an environment's folder, with everything in it, and only then give it its name.
+
+        Raises:
+            InvalidArgument, SandboxUnavailable: a source.
+            StorageFull: no room on this disk.
+        """
+        new = self._root / f".new-{id}"
+        try:
+            await asyncio.to_thread(self._begin, new)
+            if original is not None:
+                forked = await asyncio.to_thread(_fork, original, new, limits)
+                log.info("environment %s forked by %s: %d files, %d bytes", id, *forked)
+            for source in sources:
+                if source.kind == "repository":
+                    await self._clone(id, new, source, limits, content)
+                else:
+                    await putting.in_thread(new / "ws", source, limits)
+            await asyncio.to_thread(_own, id, new)
+            await asyncio.to_thread(os.rename, new, self._root / id)
+        except OSError as error:
+            raise StorageFull(
+                f"the environment could not be made: {error.strerror or error}",
+                repair="Make room on the disk of interactd's data folder, or use smaller sources.",
+            ) from error
+
+    def _begin(self, new: Path) -> None:
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (new, new / "ws", new / "home"):
+            folder.mkdir(mode=0o700)
+
+    async def _clone(self, id: str, new: Path, source: Source, limits: Limits, content: Json) -> None:
+        launcher = await self._choose()
+        network = putting.network_for(source, content.get("network"))
+        way = await self._ways.open(network, {}, new / "ca", id)
+        try:
+            spec = Spec(id, new / "ws", new / "home", limits=limits, env=way.env, egress=way.egress)
+            sandbox = await launcher.start(spec)
+            try:
+
+                async def run(argv: list[str], wall_s: float) -> AsyncIterator[Output | Exit]:
+                    stream = sandbox.exec(argv, wall_s=wall_s)
+                    try:
+                        async for item in stream:
+                            yield item
+                    finally:
+                        await close(stream)
+
+                await putting.clone(source, run)
+            finally:
+                await sandbox.aclose()
+        finally:
+            await way.aclose()
+
+    def measure(self, id: str) -> tuple[int, int]:
+        """Return bytes on disk and number of files of an environment's workspace and home. Blocking."""
+        size = files = 0
+        for part in ("ws", "home"):
+            try:
+                fd = os.open(self._root / id / part, os.O_RDONLY | os.O_DIRECTORY)
+            except FileNotFoundError:
+                continue
+            try:
+                found = trees.measure(fd)
+            finally:
+                os.close(fd)
+            size, files = size + found[0], files + (found[1] if part == "ws" else 0)
+        return size, files
+
+    def remove(self, id: str) -> None:
+        """Remove an environment's folder, half-made or whole. Blocking."""
+        try:
+            root = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            for name in (f".new-{id}", id):
+                trees.remove(root, name.encode())
+        finally:
+            os.close(root)
+
+    def clean(self, active: frozenset[str]) -> set[str]:
+        """Remove every folder but those of active environments; returns which of these are there. Blocking."""
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        there: set[str] = set()
+        root = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for name in os.listdir(root):  # noqa: PTH208
+                if name in active:
+                    there.add(name)
+                    continue
+                try:
+                    trees.remove(root, os.fsencode(name))
+                except OSError as error:
+                    log.warning("%s could not be removed: %s", name, error)
+        finally:
+            os.close(root)
+        return there
+
+
+def _own(id: str, new: Path) -> None:
+    """Give the files to the user that the sandbox will run as. Later it would look as if the run had changed them."""
+    if os.getuid() == 0:
+        for part in ("ws", "home"):
+            owner.give(new / part, owner.uid_for(id))
+
+
+def _fork(original: Path, new: Path, limits: Limits) -> tuple[str, int, int]:
+    methods: set[str] = set()
+    files = size = 0
+    for part in ("ws", "home"):
+        source = os.open(original / part, os.O_RDONLY | os.O_DIRECTORY)
+        target = os.open(new / part, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            done = trees.copy(source, target, max_bytes=limits.disk_mb << 20, max_files=FILES_MAX)
+        except ValueError as error:
+            raise InvalidArgument(
+                f"environment.from_environment: {error}",
+                repair="Raise environment.limits.disk_mb, or delete files in the one that is forked.",
+                field="environment.from_environment",
+            ) from None
+        finally:
+            os.close(source)
+            os.close(target)
+        files, size = files + done.files, size + done.bytes
+        if done.files:
+            methods.add(done.method)
+    return "reflink" if methods == {"reflink"} else "copy", files, size
