@@ -288,6 +288,8 @@ class Supervised:
             by_signal: dict[int, Why] = {signal.SIGXCPU: "cpu", signal.SIGXFSZ: "disk"}
             # A shell reports its child's signal as 128 + number.
             why = by_signal.get(number or code - 128) or caused or "exit"
+            if why == "exit" and (number or code - 128) == signal.SIGKILL and cpu / 1e6 >= self._limits.cpu_s:
+                why = "cpu"
         return Exit(None if number else code, number, why, wall, cpu / 1e6, rss * 1024)
 
     async def _end(self, run: _Run, feeder: asyncio.Task[None] | None) -> None:

@@ -101,10 +101,10 @@ def arguments(
             args += ["--symlink", str(top.readlink()).removeprefix("/"), f"/{name}"]
         elif top.is_dir():
             args += ["--ro-bind", f"/{name}", f"/{name}"]
-    args += ["--ro-bind", stage(base / "etc"), "/etc"]
-    args += ["--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys"]
+    etc = stage(base / "etc")
+    args += ["--ro-bind", etc, "/etc", "--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys"]
     for cover in ("/proc/keys", "/proc/cmdline"):
-        args += ["--ro-bind", "/dev/null", cover]
+        args += ["--ro-bind", f"{etc}/machine-id", cover]  # an empty file
     args += ["--dev", "/dev", *_tmpfs(bwrap, shm, "1777", "/dev/shm"), "--remount-ro", "/dev"]
     args += [*_tmpfs(bwrap, tmp, "1777", "/tmp"), "--dir", "/run"]
     if python.prefix is not None:
@@ -125,18 +125,20 @@ def _tmpfs(bwrap: Bwrap, size: str, mode: str, path: str) -> list[str]:
     return [*sized, *(["--perms", mode] if "--perms" in bwrap.flags else []), "--tmpfs", path]
 
 
-def rlimits(limits: Limits, *, memory_group: bool) -> list[tuple[int, int]]:
-    """Return the resource limits that every process in the sandbox has, each as (number, value)."""
+def rlimits(limits: Limits, *, memory_group: bool) -> list[tuple[int, int, int]]:
+    """Return the resource limits that every process in the sandbox has, each as (number, soft, hard)."""
+    cpu = max(1, int(limits.cpu_s))
     found = [
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, limits.file_mb << 20),
         (resource.RLIMIT_NOFILE, limits.open_files),
         (resource.RLIMIT_MEMLOCK, 65536),
-        (resource.RLIMIT_CPU, max(1, int(limits.cpu_s))),
+        (resource.RLIMIT_CPU, cpu),
     ]
     # Not in every Python's resource module: message queues, pending signals, nice, realtime (Linux numbers).
     found += [(12, 819200), (11, 4096), (13, 0), (14, 0)]
     if not memory_group:
         # Heap and private maps of one process; never RLIMIT_AS, which kills what only reserves address space.
         found.append((resource.RLIMIT_DATA, limits.memory_mb << 20))
-    return found
+    # The soft limit's signal says what happened; the hard one a second later ends who ignores it.
+    return [(number, value, value + (number == resource.RLIMIT_CPU)) for number, value in found]

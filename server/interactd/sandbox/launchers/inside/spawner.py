@@ -86,10 +86,10 @@ def become(plan: dict[str, Any], fds: list[int]) -> None:
         os.closerange(max(plan["fds"]) + 1, 200)
         if plan.get("nice"):
             os.nice(int(plan["nice"]))
-        for number, value in plan.get("rlimits", []):
-            hard = resource.getrlimit(number)[1]
-            value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-            resource.setrlimit(number, (value, value))
+        for number, *wanted in plan.get("rlimits", []):
+            most = resource.getrlimit(number)[1]
+            soft, hard = (value if most == resource.RLIM_INFINITY else min(value, most) for value in wanted)
+            resource.setrlimit(number, (soft, hard))
         if plan.get("uid") is not None:
             os.setgroups([])
             os.setresgid(plan["uid"], plan["uid"], plan["uid"])
