@@ -13,6 +13,8 @@ from typing import Any, Literal, Protocol
 from interactd.nouns import GenerationConfig, Json
 
 Policy = Literal["always_allow", "always_ask"]
+Origin = Literal["built-in", "config", "project"]
+DEFAULT_AGENT = "antigravity"
 BUILTIN_TOOLS = ("code_execution", "files", "url_fetch")
 
 
@@ -36,11 +38,25 @@ class RunLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class Layer:
+    """One of the folders an agent is made of. `id` is None for a project's bare `.agents/`, which has none."""
+
+    id: str | None
+    origin: Origin
+    folder: str
+    """Where it was found; it may be gone by now when the agent is a pinned one."""
+    files: Mapping[str, str]
+    """Path in the folder -> sha256, in hex."""
+
+
+@dataclass(frozen=True, slots=True)
 class AgentDefinition:
     """An agent, whole: its own folder put over its `base_agent`'s.
 
     `environment` is an environment create body (sources, env, network, limits) in the Interactions API's shape;
-    `requires` the isolation levels below which it refuses to run; `folder` is mounted read-only at `/agent`.
+    `requires` the isolation levels below which it refuses to run; `folder` is mounted read-only at `/agent`. From
+    `resolve` it is the kept copy with everything inherited in it, from `list` the folder where the agent was found.
+    `instructions` are the texts of all AGENTS.md; `agents.prompt.system_text` adds the list of skills.
     """
 
     id: str
@@ -59,12 +75,17 @@ class AgentDefinition:
     limits: RunLimits = field(default_factory=RunLimits)
     skills: tuple[Skill, ...] = ()
     hooks: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    origin: Literal["built-in", "config", "project"] = "built-in"
+    origin: Origin = "built-in"
+    """Of the last layer: `project` also for the default agent where a project's `.agents/` adds to it. What comes from
+    a project is not trusted: it can be in any repository somebody cloned."""
+    layers: tuple[Layer, ...] = ()
+    """From the base to the agent itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class AgentProblem:
-    """Something wrong in an agent's folder. `line` counts from 1, None where a file is missing."""
+    """Something wrong in an agent's folder. `file` is a whole path; `line` counts from 1, None where there is none (a file
+    is missing); `message` says what was expected and what came."""
 
     agent: str
     file: str

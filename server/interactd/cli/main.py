@@ -109,6 +109,9 @@ def build_parser() -> argparse.ArgumentParser:
     models = add("models", "list models that are reachable, and why the rest is not", _models)
     models.add_argument("--refresh", action="store_true", help="ask the providers for their lists")
 
+    agents = add("agents", "list agents; show, check or make one", _agents)
+    _agent_commands(agents.add_subparsers(title="commands", metavar="COMMAND", dest="agents_command"))
+
     setup = add("setup", "fetch the embedded model's weights (once; resumes where it stopped)", _setup)
     setup.add_argument(
         "--model", default=None, help="qwen2.5-coder-0.5b (default, 491 MB), qwen2.5-coder-1.5b (1.1 GB)"
@@ -142,6 +145,23 @@ def build_parser() -> argparse.ArgumentParser:
     daemon = commands.add_parser("daemon", help="run the daemon (hosts and commands start it by themselves)")
     daemon.add_argument("--foreground", action="store_true", help="stay in this terminal and log to it")
     return parser
+
+
+def _agent_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        # Without a default of its own, which would undo `interactd agents --json list`.
+        sub.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON instead of text")
+        return sub
+
+    add("list", "list agents and what is wrong with any (the same as no command)")
+    add("show", "show one agent whole: instructions, files, what it needs").add_argument("id")
+    check = add("validate", "say everything that is wrong with one agent, or with all")
+    check.add_argument("target", nargs="?", metavar="PATH|ID", help="a folder or an id; without it: all agents")
+    new = add("new", "make a new agent's folder to begin with")
+    new.add_argument("id", help="also the folder's name: lower-case letters, digits, - and _")
+    new.add_argument("--base", default="antigravity", metavar="ID", help="its base_agent (default: antigravity)")
+    new.add_argument("--project", action="store_true", help="in .agents/agents of this directory, not for all projects")
 
 
 def _positive(text: str) -> int:
@@ -191,6 +211,12 @@ def _models(args: argparse.Namespace) -> int:
     from interactd.cli.machine import models
 
     return models(args)
+
+
+def _agents(args: argparse.Namespace) -> int:
+    from interactd.cli.agents import run
+
+    return run(args)
 
 
 def _setup(args: argparse.Namespace) -> int:

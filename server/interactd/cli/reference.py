@@ -22,12 +22,17 @@ def page() -> str:
         "",
         _block(parser),
     ]
+    _commands(parser, parts)
+    return "\n".join(parts) + "\n"
+
+
+def _commands(parser: argparse.ArgumentParser, parts: list[str], under: str = "") -> None:
     for action in parser._actions:  # pyright: ignore[reportPrivateUsage]
         if isinstance(action, argparse._SubParsersAction):  # pyright: ignore[reportPrivateUsage]
             subs: dict[str, argparse.ArgumentParser] = dict(action.choices)  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]
             for name in sorted(subs):
-                parts += ["", f"## {name}", "", _block(subs[name])]
-    return "\n".join(parts) + "\n"
+                parts += ["", f"##{'#' if under else ''} {under}{name}", "", _block(subs[name])]
+                _commands(subs[name], parts, f"{under}{name} ")
 
 
 def _block(parser: argparse.ArgumentParser) -> str:
