@@ -17,7 +17,6 @@ from interactd.errors import Conflict, InteractdError, NotFound, SandboxUnavaila
 from interactd.ids import new_id, parse_prefix
 from interactd.nouns import Json
 from interactd.paths import Paths
-from interactd.sandbox.credentials.kinds import SecretSource
 from interactd.sandbox.environments import body as bodies
 from interactd.sandbox.environments import records
 from interactd.sandbox.environments.capture import CaptureLimits
@@ -29,6 +28,7 @@ from interactd.sandbox.environments.records import KEEP_S, Records
 from interactd.sandbox.environments.ways import Way, Ways
 from interactd.sandbox.environments.workspace import LeasedWorkspace
 from interactd.sandbox.environments_port import Artifact, Environment, Workspace
+from interactd.sandbox.egress.ways import NetworkWays
 from interactd.sandbox.launchers import Launchers
 from interactd.sandbox.port import Isolation, Level, Mount
 
@@ -50,14 +50,21 @@ class LocalEnvironments:
         store: Records,
         launchers: Launchers,
         *,
-        credentials: SecretSource | None = None,
+        ways: Ways | None = None,
         launcher: str | None = None,
         idle_s: float = IDLE_S,
         keep_s: float = KEEP_S,
         capture_limits: CaptureLimits | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`launcher` names the one to use; else the first good enough one is. `clock` tells the time of day."""
+        """
+        Args:
+            ways: how sandboxes reach the network; by default no credential is known.
+            launcher: the one to use; else the first good enough one is.
+            idle_s: after how long without a run the sandbox stops (files stay).
+            keep_s: after how long without a run the environment expires.
+            clock: tells the time of day.
+        """
         self._root = paths.data / "environments"
         self._ours = tuple({Path(p).resolve() for p in (paths.data_dir, paths.state_dir, paths.config_dir)})
         self._store = store
@@ -66,7 +73,7 @@ class LocalEnvironments:
         self._idle_s = idle_s
         self._keep_s = keep_s
         self._clock = clock
-        self._ways = Ways(credentials)
+        self._ways = ways or NetworkWays(None)
         self._kept = Artifacts(paths.data / "artifacts", store, capture_limits)
         self._places: dict[str, Place] = {}
         self._maker = Maker(self._root, self._ways, self._choose)
@@ -318,7 +325,7 @@ class LocalEnvironments:
         return since
 
     async def _open_way(self, place: Place, content: Json) -> Way:
-        return await self._ways.open(content.get("network"), content.get("env") or {}, place.folder / "ca", place.id)
+        return await self._ways.open(content.get("network"), content.get("env") or {}, place.folder)
 
     async def _capture(self, place: Place, since: int, interaction_id: str) -> tuple[list[Artifact], list[Json]]:
         return await self._kept.capture(place.workspace, interaction_id, place.id, since)

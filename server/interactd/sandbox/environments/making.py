@@ -1,6 +1,6 @@
 """The folders of environments: made whole or not at all, forked, measured, removed.
 
-`<root>/<id>/` holds `ws` (the workspace), `home` (the agent's home folder) and, with secrets, `ca`. Names that begin
+`<root>/<id>/` holds `ws` (the workspace), `home` (the agent's home folder) and, with secrets, `ca.pem`. Names that begin
 with a dot are half-made or half-removed, and go at the next start.
 """
 
@@ -69,7 +69,7 @@ class Maker:
     async def _clone(self, id: str, new: Path, source: Source, limits: Limits, content: Json) -> None:
         launcher = await self._choose()
         network = putting.network_for(source, content.get("network"))
-        way = await self._ways.open(network, {}, new / "ca", id)
+        way = await self._ways.open(network, {}, new)
         try:
             spec = Spec(id, new / "ws", new / "home", limits=limits, env=way.env, egress=way.egress)
             sandbox = await launcher.start(spec)

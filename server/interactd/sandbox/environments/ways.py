@@ -1,47 +1,42 @@
-"""The way out of a started sandbox: its policy, its proxy, and its variables with placeholders for secrets."""
+"""What environments need of the network: rules that are checked early, and a way out for each started sandbox."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from interactd.nouns import Json
-from interactd.sandbox.credentials.kinds import SecretSource
-from interactd.sandbox.egress.policy.rules import Policy
-from interactd.sandbox.egress.proxy import Proxy
+from interactd.sandbox.port import Egress
 
 
-class Way:
-    """What one started sandbox has of the network. Without rules there is no proxy, and so no network at all."""
+class Way(Protocol):
+    """What one started sandbox has of the network and of secrets."""
 
-    def __init__(self, proxy: Proxy | None, env: Mapping[str, str]) -> None:
-        self.egress = proxy
-        self.env = env
+    @property
+    def egress(self) -> Egress | None:
+        """The proxy to start the sandbox with; None is no network at all."""
+        ...
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """The environment's variables, with placeholders where credentials are meant."""
+        ...
 
     def log(self) -> list[Json]:
-        """Return the requests since it was opened, oldest first."""
-        return [] if self.egress is None else self.egress.log()
+        """Requests since it was opened, oldest first."""
+        ...
 
-    async def aclose(self) -> None:
-        if self.egress is not None:
-            await self.egress.aclose()
+    async def aclose(self) -> None: ...
 
 
-class Ways:
-    """Makes them. `credentials` is where secrets are; without it none can be referred to."""
+class Ways(Protocol):
+    """Makes them; `interactd.sandbox.egress.ways.NetworkWays` does."""
 
-    def __init__(self, credentials: SecretSource | None = None) -> None:
-        self.credentials = credentials
-
-    def check(self, network: Json | None, env: Mapping[str, Any]) -> None:
+    def check(self, network: Json | str | None, env: Mapping[str, Any]) -> None:
         """Raises: InvalidArgument: the rules or the variables are wrong."""
-        Policy.from_environment(network, env, self.credentials)
+        ...
 
-    async def open(self, network: Json | None, env: Mapping[str, Any], folder: Path, name: str) -> Way:
-        """Make one; `folder` is where the certificate of its authority is written, if it needs one."""
-        policy = Policy.from_environment(network, env, self.credentials)
-        if policy.off:
-            return Way(None, policy.env)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        return Way(await Proxy.open(policy, folder, name=name), policy.env)
+    async def open(self, network: Json | str | None, env: Mapping[str, Any], folder: Path) -> Way:
+        """Make one; a certificate for the sandbox, if it needs one, is written into `folder`."""
+        ...
