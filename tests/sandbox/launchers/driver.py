@@ -1,7 +1,7 @@
 """Runs the product's own launcher as some user, told by JSON lines: `driver.py SOURCES HOME UID`.
 
-A process of its own because one process is one user, and because a driver can be killed. With a UID it becomes that user
-once everything is imported, as a daemon of that user would be.
+A process of its own because one process is one user, and because a driver can be killed. With a UID it becomes that
+user once everything is imported, as a daemon of that user would be.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ class Driver:
             case "close":
                 await self.kept.pop(job["keep"]).aclose()
                 return {}
+            case "reap":
+                return {"reaped": await self.launchers.reap()}
             case "probe":
                 return {"usable": (await self.launchers.capability(self.launchers[0])).usable}
             case "control":

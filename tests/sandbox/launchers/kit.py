@@ -57,6 +57,7 @@ class Rig:
         if python is None:
             pytest.skip("no Python of 3.11 or newer that an ordinary user may run")
         self.folder = folder
+        folder.mkdir(exist_ok=True)
         folder.chmod(0o755)
         sources = folder / "sources"
         for name in ("__init__.py", "errors.py", "paths.py", "nouns.py", "ids.py", "_version.py", "sandbox"):
@@ -111,7 +112,7 @@ class Rig:
                 for path in Path("/sys/block").glob("loop*/loop/backing_file")
                 if str(self.folder) in (text := _text(path))
             ],
-            "descriptors": len(os.listdir(f"/proc/{self.process.pid}/fd")),
+            "descriptors": len(list(Path(f"/proc/{self.process.pid}/fd").iterdir())),
             "folders": sorted(path.name for path in Path(tempfile.gettempdir()).glob("interactd-probe-*")),
         }
 
@@ -141,7 +142,7 @@ def _of(path: Path, rig: Rig) -> bool:
 def below(pid: int) -> list[int]:
     """Every process below one."""
     parents: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
+    for name in [path.name for path in Path("/proc").iterdir()]:
         if name.isdigit() and (stat := _text(Path(f"/proc/{name}/stat"))):
             words = stat.rpartition(")")[2].split()
             if words[0] != "Z":

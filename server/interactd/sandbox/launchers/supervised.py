@@ -148,6 +148,8 @@ class Supervised:
         try:
             into = await self._send_exec(run, body)
             feeder = self._loop.create_task(_feed(into, stdin))
+            self._tasks.add(feeder)
+            feeder.add_done_callback(self._tasks.discard)
             # Not in the task itself: one that is cancelled before its first step runs no `finally`.
             feeder.add_done_callback(lambda _task: os.close(into))
             async for output in self._outputs(run, deadline):
@@ -382,6 +384,9 @@ class Supervised:
             async with asyncio.timeout(2):
                 await self.gone.wait()
         for run in list(self._runs.values()):
+            # A consumer that never comes back must not keep descriptors; one that does gets what was read.
+            for fd in list(run.open):
+                self._close_output(run, fd)
             run.event.set()
         self._unread()
         self._control.close()
