@@ -104,7 +104,6 @@ class Proxy:
             self._accepting.discard(accepting)
             accepting.cancel()
             await asyncio.wait({accepting})
-            listener.close()
         if not accepting.cancelled() and (failed := accepting.exception()) is not None:
             _log.error("the egress proxy stopped accepting: %s", type(failed).__name__)
 
@@ -140,6 +139,7 @@ class Proxy:
                 self._connections.add(task)
                 task.add_done_callback(ended)
         finally:
+            listener.close()
             for task in list(mine):
                 task.cancel()
             if mine:
@@ -153,7 +153,6 @@ class Proxy:
                 await self._deny(stream, Refused("this machine has too many connections open", status=503))
             else:
                 await self._serve_one(stream)
-            await _linger(stream)
         except (Cut, OSError, EOFError, ssl.SSLError):
             # What happened is in the run's log; the other side sees that the connection did not end well.
             if stream is not None:
@@ -180,10 +179,11 @@ class Proxy:
                     return
                 if request.method == "CONNECT":
                     await tunnel(run, reader, stream, request)
-                    return
+                    break
                 if not await forwarder.one(request):
-                    return
+                    break
                 wait_s = run.limits.keep_alive_s
+            await _linger(stream)
         finally:
             forwarder.close()
 
@@ -192,6 +192,7 @@ class Proxy:
         self._run.log.close(entry, "denied", refused.reason)
         async with asyncio.timeout(self._run.limits.head_s):
             await stream.send(answer(refused))
+        await _linger(stream)
 
 
 async def _next(loop: asyncio.AbstractEventLoop, listener: socket.socket) -> socket.socket:
