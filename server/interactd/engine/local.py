@@ -8,10 +8,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Literal
 
-from interactd.agents.port import Agents
+from interactd.agents.port import AgentDefinition, AgentProblem, Agents
 from interactd.builtins.port import BuiltinTool
 from interactd.builtins.web import Fetcher
-from interactd.engine import respond, sessions, turns, waiting
+from interactd.engine import artifacts, respond, sessions, turns, waiting
 from interactd.engine.checks.arguments import check_limit
 from interactd.engine.checks.text import check_text
 from interactd.engine.core import Core
@@ -23,7 +23,7 @@ from interactd.engine.port import Event, Result
 from interactd.engine.settings import EngineSettings
 from interactd.models.port import Catalog, ModelInfo
 from interactd.nouns import LOCAL, Caller, GenerationConfig, Json, Session
-from interactd.sandbox.environments_port import Environments
+from interactd.sandbox.environments_port import Artifact, Environments
 from interactd.store.port import Page, Receipt, Store, Turn
 
 _LAST_WRITES_S = 5.0
@@ -193,7 +193,12 @@ class LocalEngine:
         )
 
     async def delete_session(self, session_id: str, *, caller: Caller = LOCAL) -> Receipt:
-        return await self._core.finish(sessions.delete(self._core, self._queue, session_id, caller=caller))
+        return await self._core.finish(self._delete(session_id, caller))
+
+    async def _delete(self, session_id: str, caller: Caller) -> Receipt:
+        receipt = await sessions.delete(self._core, self._queue, session_id, caller=caller)
+        await artifacts.forget(self._core, receipt.session_id)
+        return receipt
 
     async def transcript(
         self, session_id: str, *, limit: int = 10, before: str | None = None, caller: Caller = LOCAL
@@ -272,6 +277,28 @@ class LocalEngine:
     async def get_interaction(self, interaction_id: str, *, caller: Caller = LOCAL) -> Result:
         interaction, session = await self._core.interaction(interaction_id, caller)
         return await waiting.read(self._core, self._queue, interaction, session)
+
+    # -- agents ----------------------------------------------------------------------------------------------
+    async def agents(self, *, caller: Caller = LOCAL) -> tuple[list[AgentDefinition], list[AgentProblem]]:
+        return ([], []) if self._core.agents is None else await self._core.agents.list(cwd=caller.cwd)
+
+    async def artifacts(self, interaction_id: str, *, caller: Caller = LOCAL) -> list[Artifact]:
+        return await artifacts.listing(self._core, interaction_id, caller)
+
+    async def left_out(self, interaction_id: str, *, caller: Caller = LOCAL) -> list[Json]:
+        return await artifacts.left_out(self._core, interaction_id, caller)
+
+    async def read_artifact(
+        self, interaction_id: str, name: str, *, offset: int = 0, limit: int = 1_000_000, caller: Caller = LOCAL
+    ) -> tuple[Artifact, bytes]:
+        return await artifacts.read(self._core, interaction_id, name, offset, limit, caller)
+
+    async def zip_artifacts(self, interaction_id: str, names: list[str], *, caller: Caller = LOCAL) -> Artifact:
+        return await artifacts.pack(self._core, interaction_id, names, caller)
+
+    @property
+    def environments(self) -> Environments:
+        return artifacts.environments_of(self._core)
 
     # -- looking around --------------------------------------------------------------------------------------
     async def search(

@@ -207,6 +207,10 @@ class Engine(Protocol):
         """
         ...
 
+    async def left_out(self, interaction_id: str, *, caller: Caller = LOCAL) -> list[Json]:
+        """Which files of an agent's turn were not kept: `{"reason", "count", "names" (some)}`. Raises: as above."""
+        ...
+
     async def read_artifact(
         self, interaction_id: str, name: str, *, offset: int = 0, limit: int = 1_000_000, caller: Caller = LOCAL
     ) -> tuple[Artifact, bytes]:

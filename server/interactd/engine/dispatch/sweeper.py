@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from interactd.engine.artifacts import forget
 from interactd.engine.core import Core
 from interactd.engine.dispatch.queue import Queue
 from interactd.engine.dispatch.recovery import adopt
@@ -23,6 +24,8 @@ async def sweep(core: Core) -> int:
         removed += len(receipts)
         for receipt in receipts:
             core.history.forget(receipt.session_id)
+        if receipts:
+            await forget(core, receipts[0].session_id)
         if len(receipts) < _BATCH:
             return removed
 
