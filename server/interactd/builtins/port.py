@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from interactd.nouns import Json
@@ -20,8 +19,6 @@ class ToolContext:
     workspace: Workspace
     interaction_id: str
     call_id: str
-    agent_folder: Path | None = None
-    """The agent's folder on the host, seen as `/agent`."""
     output: list[str] = field(default_factory=list[str])
     """What the call printed so far: all that is left of it when it is cancelled."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
@@ -11,46 +10,43 @@ from interactd.builtins.clamp import clamped
 from interactd.builtins.declare import declare
 from interactd.builtins.files.view import MAX_IMAGE, picture
 from interactd.builtins.port import Outcome, Replay, ToolContext
+from interactd.errors import NetworkRefused, ProviderTimeout, ProviderUnavailable
 from interactd.nouns import Json, text_content
+from interactd.sandbox.credentials.kinds import SecretSource
+from interactd.sandbox.egress.pages.fetch import Fetched, fetch
+from interactd.sandbox.egress.policy.rules import Policy
 from interactd.sandbox.environments_port import Environment
 
 TIMEOUT_S: Final = 30.0
 MAX_BYTES: Final = 4 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """What a request brought. `text` is the page as readable text, where it is text at all."""
-
-    status: int
-    url: str
-    mime_type: str
-    body: bytes
-    text: str | None
-    truncated: bool = False
-
-
 class Fetcher(Protocol):
-    """The way out to the web, outside of the sandbox, under an environment's `network`."""
+    """The way out to the web, outside of the sandbox, under an environment's rules."""
 
-    async def fetch(
-        self,
-        environment: Environment,
-        url: str,
-        *,
-        method: str = "GET",
-        headers: dict[str, str] | None = None,
-        body: bytes = b"",
-        timeout_s: float = TIMEOUT_S,
-        max_bytes: int = MAX_BYTES,
-    ) -> Fetched:
-        """Make one request.
+    async def fetch(self, environment: Environment, url: str) -> Fetched:
+        """GET a page or file.
 
         Raises:
             InvalidArgument: no http(s) address.
-            InteractdError: the environment's rules refuse the host, or it cannot be reached; the message says which.
+            InteractdError: the rules refuse the host, or it cannot be reached; the message says which.
         """
         ...
+
+
+class PolicyFetcher:
+    """The egress policy of the environment, applied to a request of the daemon's own.
+
+    Args:
+        credentials: where secrets are that the environment's rules refer to.
+    """
+
+    def __init__(self, credentials: SecretSource | None = None) -> None:
+        self._credentials = credentials
+
+    async def fetch(self, environment: Environment, url: str) -> Fetched:
+        policy = Policy.from_environment(environment.network, environment.env, self._credentials)
+        return await fetch(url, policy, MAX_BYTES, TIMEOUT_S)
 
 
 class UrlFetch:
@@ -75,9 +71,13 @@ class UrlFetch:
             url = f"https://{url}"
         if urlsplit(url).scheme not in ("http", "https"):
             return Outcome("Only http and https addresses can be fetched.", is_error=True)
-        got = await self._fetcher.fetch(ctx.workspace.environment, url)
+        try:
+            got = await self._fetcher.fetch(ctx.workspace.environment, url)
+        except (NetworkRefused, ProviderUnavailable, ProviderTimeout) as error:
+            return Outcome(f"{error.message}. {error.repair or ''}".strip(), is_error=True)
         failed = got.status >= 400
-        head = f"{got.status} {got.url} ({got.mime_type}, {len(got.body):,} bytes{', cut' if got.truncated else ''})"
+        kind = got.content_type.partition(";")[0] or "unknown type"
+        head = f"{got.status} {got.url} ({kind}, {len(got.body):,} bytes{', cut' if got.truncated else ''})"
         if not failed and (mime := picture(got.body)) and len(got.body) <= MAX_IMAGE and not got.truncated:
             image: Json = {"type": "image", "mime_type": mime, "data": base64.b64encode(got.body).decode()}
             return Outcome([text_content(head), image])

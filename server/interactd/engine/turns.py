@@ -190,8 +190,7 @@ async def _accept(
         expires_at = None if session.ttl_s is None else now + session.ttl_s
         note = Note(connection=caller.connection)
         if definition is not None:
-            fresh = body if body is not None or of_agent.environment is None else dict(definition.environment)
-            note = replace(note, cwd=caller.cwd, environment=None if place else fresh, limits=of_agent.limits)
+            note = replace(note, cwd=caller.cwd, environment=body, limits=of_agent.limits)
         try:
             started = await core.store.accept(
                 interaction, [step], expires_at=expires_at, key=key, pending=note.as_dict()

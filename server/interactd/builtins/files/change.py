@@ -6,7 +6,7 @@ import difflib
 from typing import Any, Final
 
 from interactd.builtins.declare import declare
-from interactd.builtins.files.places import place_of, read_place
+from interactd.builtins.files.places import path_of
 from interactd.builtins.port import Outcome, Replay, ToolContext
 from interactd.errors import NotFound
 
@@ -31,11 +31,11 @@ class WriteFile:
     )
 
     async def call(self, arguments: dict[str, Any], ctx: ToolContext) -> Outcome:
-        place = place_of(arguments["path"], write=True)
+        path = path_of(arguments["path"])
         data = arguments["content"].encode()
-        await ctx.workspace.write(place.path, data)
+        await ctx.workspace.write(path, data)
         lines = data.count(b"\n") + (not data.endswith(b"\n") and bool(data))
-        return Outcome(f"Wrote {place.shown}: {lines} lines, {len(data):,} bytes.")
+        return Outcome(f"Wrote {path}: {lines} lines, {len(data):,} bytes.")
 
 
 class ReplaceInFile:
@@ -61,35 +61,35 @@ class ReplaceInFile:
     )
 
     async def call(self, arguments: dict[str, Any], ctx: ToolContext) -> Outcome:
-        place = place_of(arguments["path"], write=True)
+        path = path_of(arguments["path"])
         old, new = arguments["old_string"], arguments["new_string"]
         if not old:
             return Outcome("old_string is empty. To write a whole file use write_file.", is_error=True)
         if old == new:
             return Outcome("old_string and new_string are the same: nothing to do.", is_error=True)
-        data = await read_place(place, ctx, limit=MAX_EDIT + 1)
+        data = await ctx.workspace.read(path, limit=MAX_EDIT + 1)
         if len(data) > MAX_EDIT:
             return Outcome("The file is too large to edit so. Use code_execution.", is_error=True)
         try:
             text = data.decode()
         except UnicodeDecodeError:
-            return Outcome(f"{place.shown} is not UTF-8 text. Use code_execution to change it.", is_error=True)
+            return Outcome(f"{path} is not UTF-8 text. Use code_execution to change it.", is_error=True)
         if "\r\n" in text and "\r" not in old:
             # Models write \n; the file's own line ends stay.
             old, new = old.replace("\n", "\r\n"), new.replace("\n", "\r\n")
         found = text.count(old)
         if found == 0:
-            return Outcome(_missing(place.shown, text, old), is_error=True)
+            return Outcome(_missing(path, text, old), is_error=True)
         if found > 1 and not arguments.get("replace_all"):
             lines = ", ".join(map(str, _lines_of(text, old)[:10]))
             return Outcome(
-                f"old_string occurs {found} times in {place.shown} (lines {lines}). Give more of the text around the "
+                f"old_string occurs {found} times in {path} (lines {lines}). Give more of the text around the "
                 "one you mean, or set replace_all to true.",
                 is_error=True,
             )
-        await ctx.workspace.write(place.path, text.replace(old, new).encode())
+        await ctx.workspace.write(path, text.replace(old, new).encode())
         where = _lines_of(text, old)
-        return Outcome(f"Replaced {found} in {place.shown} (line {', '.join(map(str, where[:10]))}).")
+        return Outcome(f"Replaced {found} in {path} (line {', '.join(map(str, where[:10]))}).")
 
 
 class DeleteFile:
@@ -101,14 +101,14 @@ class DeleteFile:
     )
 
     async def call(self, arguments: dict[str, Any], ctx: ToolContext) -> Outcome:
-        place = place_of(arguments["path"], write=True)
-        if place.path == ".":
+        path = path_of(arguments["path"])
+        if path == ".":
             return Outcome("/workspace itself cannot be deleted.", is_error=True)
         try:
-            await ctx.workspace.delete(place.path)
+            await ctx.workspace.delete(path)
         except NotFound:
-            return Outcome(f"There is no {place.shown}: nothing was deleted.", is_error=True)
-        return Outcome(f"Deleted {place.shown}.")
+            return Outcome(f"There is no {path}: nothing was deleted.", is_error=True)
+        return Outcome(f"Deleted {path}.")
 
 
 def _lines_of(text: str, piece: str) -> list[int]:

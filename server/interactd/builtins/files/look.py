@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from interactd.builtins.declare import declare
-from interactd.builtins.files.places import list_place, place_of
+from interactd.builtins.files.places import path_of
 from interactd.builtins.port import Outcome, Replay, ToolContext
 from interactd.nouns import Json
 
@@ -26,12 +26,12 @@ class ListDir:
     )
 
     async def call(self, arguments: dict[str, Any], ctx: ToolContext) -> Outcome:
-        place = place_of(arguments.get("path") or ".")
+        path = path_of(arguments.get("path") or ".")
         recursive = bool(arguments.get("recursive"))
-        entries = await list_place(place, ctx, recursive=recursive, limit=MAX_LISTED + 1)
+        entries = await ctx.workspace.list(path, recursive=recursive, limit=MAX_LISTED + 1)
         if not entries:
-            return Outcome(f"{'/workspace' if place.shown == '.' else place.shown} is empty.")
-        lines = [_entry(entry) for entry in entries[:MAX_LISTED]]
+            return Outcome(f"{'/workspace' if path == '.' else path} is empty.")
+        lines = [_entry(entry) for entry in sorted(entries, key=_name)[:MAX_LISTED]]
         if len(entries) > MAX_LISTED:
             lines.append(f"[Only the first {MAX_LISTED} are shown. Look into single folders, or use code_execution.]")
         return Outcome("\n".join(lines))
@@ -49,12 +49,10 @@ class SearchFiles:
     )
 
     async def call(self, arguments: dict[str, Any], ctx: ToolContext) -> Outcome:
-        place = place_of(arguments.get("path") or ".")
-        if place.root == "agent":
-            return Outcome("search_files reaches /workspace only. Use view_file for files in /agent.", is_error=True)
+        path = path_of(arguments.get("path") or ".")
         if not arguments["pattern"]:
             return Outcome("The pattern is empty.", is_error=True)
-        hits = await ctx.workspace.search(arguments["pattern"], place.path, limit=MAX_HITS + 1)
+        hits = await ctx.workspace.search(arguments["pattern"], path, limit=MAX_HITS + 1)
         if not hits:
             return Outcome("Nothing matches.")
         lines = [f"{visible(str(hit['path']))}:{hit['line']}: {_short(str(hit['text']))}" for hit in hits[:MAX_HITS]]
@@ -66,6 +64,10 @@ class SearchFiles:
 def visible(name: str) -> str:
     """A name on one line: what cannot be printed is escaped, so that no file name can look like two."""
     return name if name.isprintable() else name.encode("unicode_escape").decode()
+
+
+def _name(entry: Json) -> str:
+    return str(entry["path"])
 
 
 def _entry(entry: Json) -> str:

@@ -6,7 +6,7 @@ import base64
 from typing import Any, Final
 
 from interactd.builtins.declare import declare
-from interactd.builtins.files.places import Place, place_of, read_place
+from interactd.builtins.files.places import path_of
 from interactd.builtins.port import Outcome, Replay, ToolContext
 from interactd.nouns import Json, text_content
 
@@ -42,20 +42,20 @@ class ViewFile:
     )
 
     async def call(self, arguments: dict[str, Any], ctx: ToolContext) -> Outcome:
-        place = place_of(arguments["path"])
-        first = await read_place(place, ctx, limit=_CHUNK)
+        path = path_of(arguments["path"])
+        first = await ctx.workspace.read(path, limit=_CHUNK)
         if mime := picture(first):
-            return await _picture(place, ctx, mime)
+            return await _picture(path, ctx, mime)
         if b"\0" in first[:8192]:
             return Outcome(
-                f"{place.shown} is a binary file (it begins with {first[:8].hex(' ')}). Use code_execution to read it.",
+                f"{path} is a binary file (it begins with {first[:8].hex(' ')}). Use code_execution to read it.",
                 is_error=True,
             )
         start = max(1, arguments.get("start_line", 1))
         end = arguments.get("end_line")
         if end is not None and end < start:
             return Outcome(f"end_line {end} is before start_line {start}.", is_error=True)
-        return await _lines(place, ctx, first, start, end)
+        return await _lines(path, ctx, first, start, end)
 
 
 def picture(data: bytes) -> str | None:
@@ -65,19 +65,19 @@ def picture(data: bytes) -> str | None:
     return next((mime for magic, mime in _PICTURES if data.startswith(magic)), None)
 
 
-async def _picture(place: Place, ctx: ToolContext, mime: str) -> Outcome:
-    data = await read_place(place, ctx, limit=MAX_IMAGE + 1)
+async def _picture(path: str, ctx: ToolContext, mime: str) -> Outcome:
+    data = await ctx.workspace.read(path, limit=MAX_IMAGE + 1)
     if len(data) > MAX_IMAGE:
         return Outcome(
-            f"{place.shown} is an image of more than {MAX_IMAGE // 1_048_576} MB. Make it smaller with "
+            f"{path} is an image of more than {MAX_IMAGE // 1_048_576} MB. Make it smaller with "
             "code_execution and view that.",
             is_error=True,
         )
     image: Json = {"type": "image", "mime_type": mime, "data": base64.b64encode(data).decode()}
-    return Outcome([text_content(f"{place.shown} ({mime}, {len(data):,} bytes):"), image])
+    return Outcome([text_content(f"{path} ({mime}, {len(data):,} bytes):"), image])
 
 
-async def _lines(place: Place, ctx: ToolContext, data: bytes, start: int, end: int | None) -> Outcome:
+async def _lines(path: str, ctx: ToolContext, data: bytes, start: int, end: int | None) -> Outcome:
     """Lines `start` to `end`, read on in pieces as far as needed."""
     wanted = min(end or start + MAX_LINES - 1, start + MAX_LINES - 1)
     read, number, rest, over = len(data), 0, b"", len(data) < _CHUNK
@@ -97,13 +97,13 @@ async def _lines(place: Place, ctx: ToolContext, data: bytes, start: int, end: i
                 size += len(text) + 8
         if over or read >= MAX_TEXT or (number > wanted and read > 8 * _CHUNK):
             break
-        data = await read_place(place, ctx, offset=read, limit=_CHUNK)
+        data = await ctx.workspace.read(path, offset=read, limit=_CHUNK)
         read += len(data)
         over = len(data) < _CHUNK
     total = f"{number}" if over else f"more than {number}"
     if not out:
         what = "is empty" if not number else f"has {total} lines; there is no line {start}"
-        return Outcome(f"{place.shown} {what}.", is_error=bool(number))
+        return Outcome(f"{path} {what}.", is_error=bool(number))
     last = start + len(out) - 1
     if last < number or start > 1 or not over:
         more = f" Go on with start_line {last + 1}." if last < number or not over else ""

@@ -10,9 +10,10 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
+import httpx2
+
 from interactd.builtins.hooks.rules import Hook, hooks_for
 from interactd.builtins.port import Outcome
-from interactd.builtins.web import Fetcher
 from interactd.errors import InteractdError
 from interactd.nouns import Json
 from interactd.sandbox.environments_port import Workspace
@@ -61,13 +62,14 @@ class Guard:
     Args:
         hooks: what `hooks.json` holds.
         workspace: where commands run.
-        fetcher: the way out for HTTP hooks; without one they deny.
+        trusted: whether HTTP hooks may be asked: they are called from outside the sandbox, past the environment's
+            network rules, so those of a project that somebody cloned are not.
     """
 
-    def __init__(self, hooks: Mapping[str, Any], workspace: Workspace, fetcher: Fetcher | None) -> None:
+    def __init__(self, hooks: Mapping[str, Any], workspace: Workspace, *, trusted: bool) -> None:
         self._hooks = hooks
         self._workspace = workspace
-        self._fetcher = fetcher
+        self._trusted = trusted
 
     async def before(self, name: str, arguments: Json) -> str | None:
         """Why the call is denied; `None` when it may be made."""
@@ -135,20 +137,26 @@ class Guard:
         return _ruling(bytes(out))
 
     async def _http(self, hook: Hook, data: bytes) -> Ruling:
-        if self._fetcher is None:
-            return _no("http hooks cannot be asked here")
-        got = await self._fetcher.fetch(
-            self._workspace.environment,
-            hook.url,
-            method="POST",
-            headers={"content-type": "application/json", **hook.headers},
-            body=data,
-            timeout_s=hook.timeout_s,
-            max_bytes=MAX_ANSWER,
-        )
-        if not 200 <= got.status < 300:
-            return _no(f"it answered {got.status}")
-        return _ruling(got.body)
+        if not self._trusted:
+            return _no("a project's http hooks are not asked")
+        headers = {"content-type": "application/json", **hook.headers}
+        try:
+            async with (
+                httpx2.AsyncClient(timeout=hook.timeout_s, follow_redirects=False, trust_env=False) as client,
+                client.stream("POST", hook.url, content=data, headers=headers) as answer,
+            ):
+                if not 200 <= answer.status_code < 300:
+                    return _no(f"it answered {answer.status_code}")
+                body = bytearray()
+                async for piece in answer.aiter_bytes():
+                    body += piece
+                    if len(body) > MAX_ANSWER:
+                        return _no("its answer is too long")
+        except httpx2.TimeoutException:
+            return _no(f"it did not answer within {hook.timeout_s:g} s")
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            return _no(f"it could not be asked: {type(error).__name__}")
+        return _ruling(bytes(body))
 
 
 def _ruling(answer: bytes) -> Ruling:

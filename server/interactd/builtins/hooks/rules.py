@@ -47,7 +47,7 @@ def hooks_for(hooks: Mapping[str, Any], moment: Moment, tool: str) -> list[Hook]
 
 
 def _of_entry(group: str, entry: Any, tool: str) -> list[Hook]:
-    fields = cast("Mapping[str, Any]", entry) if isinstance(entry, Mapping) else {}
+    fields: Mapping[str, Any] = cast("Mapping[str, Any]", entry) if isinstance(entry, Mapping) else {}
     given: Any = fields.get("hooks")
     if not isinstance(given, list):
         return [Hook(group, problem=f"hooks.json: an entry of {group} has no list of hooks")]
@@ -70,11 +70,14 @@ def _matches(matcher: Any, tool: str) -> bool:
 
 
 def _hook(group: str, given: Any) -> Hook:
-    fields = cast("Mapping[str, Any]", given) if isinstance(given, Mapping) else {}
+    fields: Mapping[str, Any] = cast("Mapping[str, Any]", given) if isinstance(given, Mapping) else {}
     kind: Any = fields.get("type")
     timeout: Any = fields.get("timeout", DEFAULT_TIMEOUT_S)
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout <= MAX_TIMEOUT_S:
         return Hook(group, problem=f"hooks.json: timeout {timeout!r} in {group} is not 0 to {MAX_TIMEOUT_S:.0f} s")
+    command: Any
+    url: Any
+    headers: Any
     command, url, headers = fields.get("command"), fields.get("url"), fields.get("headers", {})
     if kind == "command" and isinstance(command, str) and command.strip():
         return Hook(group, "command", command=command, timeout_s=float(timeout))

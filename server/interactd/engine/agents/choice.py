@@ -12,6 +12,8 @@ from interactd.engine.core import Core
 from interactd.errors import InvalidArgument
 from interactd.nouns import Caller, GenerationConfig, Json, Session
 
+FRESH: Final[Json] = {"type": "remote"}
+"""A body that asks for a new environment of the agent's own kind."""
 _LIMITS: Final = {"steps": (1, 10_000), "tokens": (1, 10_000_000_000), "seconds": (1, 7 * 86_400)}
 
 
@@ -51,8 +53,12 @@ async def definition_of(core: Core, agent: str, session: Session | None, caller:
         raise InvalidArgument(
             "agent: this daemon runs no agents.", repair="Give a model instead of an agent.", field="agent"
         )
-    pinned = None if session is None else session.agent_pins.get(agent)
-    return await core.agents.resolve(agent, cwd=caller.cwd, pinned=pinned)
+    pins = {} if session is None else session.agent_pins
+    found = await core.agents.resolve(agent, cwd=caller.cwd, pinned=pins.get(agent))
+    if pins.get(found.id, found.hash) != found.hash:
+        # Asked for under another name of it than the pin's.
+        found = await core.agents.resolve(found.id, cwd=caller.cwd, pinned=pins[found.id])
+    return found
 
 
 async def check_place(core: Core, environment: str | Json | None, owner: str) -> None:
@@ -83,14 +89,14 @@ def config_of(definition: AgentDefinition, config: GenerationConfig) -> Generati
 
 
 def place_for(asked_: Asked, session: Session) -> tuple[str | None, Json | None]:
-    """Where the turn takes place: a known environment's id, or else a body that one is made from (`None`: from the
-    agent's own)."""
-    wanted = session.environment if asked_.environment is None else asked_.environment
-    if wanted == "remote":
-        return None, None
-    if isinstance(wanted, str):
-        return wanted, None
-    return None, wanted
+    """Where the turn takes place: an environment's id, or a body that one is made from; neither where that is the
+    session's to say when the turn begins, because a turn before it may have made one by then."""
+    if asked_.environment == "remote":
+        return None, FRESH
+    if isinstance(asked_.environment, dict):
+        return None, asked_.environment
+    known = session.environment if isinstance(session.environment, str) else None
+    return asked_.environment or known, None
 
 
 def _environment(given: Any) -> str | Json | None:

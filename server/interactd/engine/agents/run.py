@@ -11,29 +11,41 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, cast
 
 import anyio
 
 from interactd.agents.port import AgentDefinition, RunLimits
-from interactd.builtins.arguments import BadArguments
 from interactd.builtins.hooks.guard import Guard
-from interactd.builtins.port import Outcome, ToolContext
+from interactd.builtins.port import Outcome
 from interactd.builtins.tools import builtin_tools
+from interactd.engine.agents import choice
+from interactd.engine.agents.batch import Batch
+from interactd.engine.agents.endings import Ending, bad_calls, environment_gone, looping, too_large
+from interactd.engine.agents.judging import built_in, judged
 from interactd.engine.agents.limits import Spent, exceeded, time_exceeded, tokens_of
-from interactd.engine.agents.loops import Made, loop_of
+from interactd.engine.agents.loops import loop_of
 from interactd.engine.agents.prompt import system_prompt
 from interactd.engine.agents.shown import AgentChannel
 from interactd.engine.agents.stay import Stay
-from interactd.engine.agents.steps import answer_of, function_of, open_calls, own_call, own_result, question, rounds
+from interactd.engine.agents.steps import QUESTION, answer_of, function_of, open_calls, own_result, question, rounds
 from interactd.engine.agents.toolbox import Toolbox, python_of
 from interactd.engine.run.draft import Draft
 from interactd.engine.run.history import Frame, estimate_request, instruction_of, tools_of
 from interactd.engine.run.note import Note
-from interactd.engine.run.outcome import Verdict, judge, refused, unanswered
+from interactd.engine.run.outcome import unanswered
 from interactd.engine.run.runner import Run, plus
-from interactd.errors import Deleted, Expired, InteractdError, NotFound, SandboxUnavailable
+from interactd.errors import (
+    Deleted,
+    Expired,
+    Fenced,
+    InteractdError,
+    NotFound,
+    SandboxUnavailable,
+    StorageError,
+    StorageFull,
+)
 from interactd.models.port import Finished, Model, ModelRequest
 from interactd.nouns import Interaction, Json, Status, Step, Usage
 from interactd.sandbox.environments_port import Workspace
@@ -44,18 +56,9 @@ CAPTURE_S: Final = 120.0
 CAPTURE_CANCELLED_S: Final = 10.0
 BAD_ROUNDS: Final = 5
 """Answers in a row whose calls were all unusable, before a run is given up."""
+_NOT_RUN: Final = "It was not run: the turn was {}."
 _LOST: Final = "Outcome unknown: the machine stopped while it ran. It may have taken effect, wholly or in part: look."
 _ASK: Final = "The daemon died while {name} ran, and nobody knows whether it took effect. Shall it run again?"
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How the loop ended; what `settle` is told."""
-
-    status: Status
-    steps: Sequence[Step] = ()
-    error: Json | None = None
-    finish_reason: str | None = None
 
 
 class AgentRun(Run):
@@ -64,9 +67,13 @@ class AgentRun(Run):
     _workspace: Workspace | None = None
     _stay: Stay | None = None
     _frame: Frame | None = None
+    _shown: AgentChannel | None = None
+    _asked: ModelRequest | None = None
     _since: float | None = None
-    _empty: int = 0
+    _empty: bool = False
     _calling: bool = False
+    _left: bool = False
+    """Whether the rest was left to the next daemon."""
 
     @property
     def at_work(self) -> bool:
@@ -111,19 +118,10 @@ class AgentRun(Run):
         environments = self._core.environments
         if environments is None:
             raise SandboxUnavailable("This daemon has no environments.", repair="Send the turn to a model instead.")
-        remembered = self.interaction.environment_id
-        with self._interruptible() as scope:
-            if remembered is None:
-                body = self._note.environment or self._session.environment
-                if isinstance(body, str):
-                    remembered = body
-                else:
-                    made = await environments.create(
-                        definition.environment if body is None else body, owner=self._session.owner, cwd=self._note.cwd
-                    )
-                    with anyio.CancelScope(shield=True):
-                        await self._place(made.id, None)
-            environment_id = remembered or self.interaction.environment_id or ""
+        workspace: Workspace | None = None
+        environment_id = ""
+        with self._interruptible():
+            environment_id = self.interaction.environment_id or await self._environment(definition)
             self._stay = Stay(
                 environments,
                 environment_id,
@@ -134,14 +132,28 @@ class AgentRun(Run):
             try:
                 workspace = await self._stay.begin()
             except (NotFound, Expired, Deleted) as gone:
-                raise _gone(gone, environment_id) from gone
-        if scope.cancelled_caught or self._stop:
-            await self._stay.give_up() if self._stay else None
+                raise environment_gone(gone, environment_id) from gone
+        if workspace is None or self._stop:
+            if self._stay is not None:
+                await self._stay.give_up()
             return None
         self._workspace = workspace
         await self._place(environment_id, workspace.isolation.as_dict())
         self._since = asyncio.get_running_loop().time()
         return workspace
+
+    async def _environment(self, definition: AgentDefinition) -> str:
+        """The session's environment by now; or a new one as the turn, the session or the agent wants it."""
+        environments = self._core.environments
+        assert environments is not None
+        wanted = self._note.environment or self._session.environment
+        if isinstance(wanted, str):
+            return wanted
+        body = definition.environment if wanted is None or wanted == choice.FRESH else wanted
+        made = await environments.create(body, owner=self._session.owner, cwd=self._note.cwd)
+        with anyio.CancelScope(shield=True):
+            await self._place(made.id, None)
+        return made.id
 
     async def _place(self, environment_id: str, isolation: Json | None) -> None:
         await self._core.store.place(
@@ -184,8 +196,10 @@ class AgentRun(Run):
     def _closing(self, status: Status) -> list[Step]:
         """Results for built-in calls that never ran: a call without one would be the caller's to answer."""
         why = "cancelled" if status == "cancelled" else "stopped"
-        outcome = Outcome(f"It was not run: the turn was {why}.", is_error=True)
-        return [own_result(call, outcome) for call in open_calls(self._own)]
+        return [
+            own_result(call, Outcome(_LOST if call.body["id"] in self._note.flight else _NOT_RUN.format(why), True))
+            for call in open_calls(self._own)
+        ]
 
     def _toolbox(self, definition: AgentDefinition, workspace: Workspace) -> Toolbox:
         fetcher = self._core.fetcher
@@ -196,8 +210,8 @@ class AgentRun(Run):
             str(tool["name"]): tool for tool in (*definition.functions, *tools_of(self._session, self.interaction))
         }
         functions = [tool for name, tool in given.items() if name not in tools]
-        guard = Guard(definition.hooks, workspace, fetcher)
-        return Toolbox(dict(sorted(tools.items())), functions, workspace, guard, self.interaction.id, definition.folder)
+        guard = Guard(definition.hooks, workspace, trusted=definition.origin != "project")
+        return Toolbox(dict(sorted(tools.items())), functions, workspace, guard, self.interaction.id)
 
     async def _frame_of(self, definition: AgentDefinition, toolbox: Toolbox) -> Frame:
         workspace = toolbox.workspace
@@ -226,28 +240,28 @@ class AgentRun(Run):
         """Go on until something ends the turn. `None` when it is left to the next daemon."""
         await self._settle_doubts(toolbox)
         while True:
+            if self._stop or self._core.handing_over:
+                return await self._leave()
             if calls := self._callable():
                 ending = await self._make(toolbox, calls, limits)
-                if ending is not None or self._stop == "hand_over":
+                if ending is not None or self._left:
                     return ending
+                continue
             if unanswered(self._own):
                 return Ending("requires_action", finish_reason="tool_calls")
-            if looping := loop_of(self._own):
-                return Ending("incomplete", error=_looping(looping))
+            if circle := loop_of(self._own):
+                return Ending("incomplete", error=looping(circle))
             if over := exceeded(limits, self._spent()):
                 return Ending("incomplete", error=over)
-            if self._core.handing_over and self._stop is None:
-                self.stop("hand_over")
-            if self._stop == "hand_over":
-                await self._write_note(replace(self._note, handed_over=True, seconds=self._spent().seconds))
-                return None
             ending = await self._think(toolbox, limits)
-            if ending is not None or self._stop == "hand_over":
+            if ending is not None or self._left:
                 return ending
 
     def _callable(self) -> list[Step]:
         """Built-in calls that may be made now: not those about which the caller is being asked."""
-        asked = {str(step.body["arguments"]["call_id"]) for step in unanswered(self._own) if _is_question(step)}
+        asked = {
+            str(step.body["arguments"]["call_id"]) for step in unanswered(self._own) if (step.state or {}).get(QUESTION)
+        }
         return [call for call in open_calls(self._own) if call.body["id"] not in asked]
 
     def _spent(self) -> Spent:
@@ -267,95 +281,49 @@ class AgentRun(Run):
 
     # -- thinking --------------------------------------------------------------------------------------------
     async def _think(self, toolbox: Toolbox, limits: RunLimits) -> Ending | None:
-        """One model call. `None` when the loop goes on."""
+        """One model call. `None` when the loop goes on, or the run is left to the next daemon."""
         first = sum(step.type != "user_input" for step in self._own)
-        self.draft = draft = Draft(self._shown, first, self._core.settings.max_output_bytes)
+        self.draft = draft = Draft(self._shown or self.channel, first, self._core.settings.max_output_bytes)
         failure: InteractdError | None = None
         with self._interruptible(self._remaining(limits)) as scope:
             try:
                 await self._ask(draft)
             except InteractdError as error:
                 failure = error
-        if self._stop and draft.finished is None and failure is None:
-            if self._stop == "hand_over":
-                await self._write_note(self._tick(replace(self._note, handed_over=True)))
-                return None
-            return Ending("cancelled", draft.partial())
-        if scope.cancelled_caught and draft.finished is None:
-            return Ending("incomplete", draft.partial(), time_exceeded(limits))
-        if failure is not None:
-            return Ending("failed", draft.partial(), failure.as_dict())
         finished = draft.finished
-        if finished is None:
-            problem: Json = {
-                "code": "output_too_large",
-                "message": "The model was stopped: it produced more than one answer may hold.",
-                "repair": "Ask for less at a time.",
-            }
-            return Ending("incomplete", draft.partial(), problem, "length")
-        return await self._take(draft, finished, toolbox)
+        if failure is not None and not self._stop:
+            return Ending("failed", draft.partial(), failure.as_dict())
+        if finished is not None:
+            return await self._take(draft, finished, toolbox)
+        if self._stop:
+            return await self._stopped_short(draft.partial())
+        if scope.cancelled_caught:
+            return Ending("incomplete", draft.partial(), time_exceeded(limits))
+        return Ending("incomplete", draft.partial(), too_large(), "length")
 
     async def _take(self, draft: Draft, finished: Finished, toolbox: Toolbox) -> Ending | None:
         """Journal an answer, with the calls that are made next; or end the turn with it."""
-        used = finished.usage or self._estimated(draft)
-        usage = plus(self._note.usage, used)
-        verdict = self._judged(draft, finished, toolbox)
-        calls = [step for step in verdict.steps if function_of(step) and not step.type.endswith("_result")]
-        goes_on = verdict.status is None or verdict.status == "requires_action"
-        if (
-            verdict.error is not None
-            and verdict.error["code"] == "empty_answer"
-            and rounds(self._own)
-            and not self._empty
-        ):
+        usage = plus(self._note.usage, finished.usage or self._estimated(draft))
+        must_call = self.interaction.generation_config.tool_choice == "any"
+        verdict = judged(draft.partial(), finished, self._own, toolbox, must_call=must_call)
+        goes_on = verdict.status in (None, "requires_action")
+        code = (verdict.error or {}).get("code")
+        if code == "empty_answer" and rounds(self._own) and not self._empty:
             # Some models say nothing once after a tool's result, and answer when asked again.
-            self._empty += 1
-            goes_on = True
+            goes_on = self._empty = True
         if not goes_on:
             self._note = replace(self._note, usage=usage)
             return Ending(cast("Status", verdict.status), verdict.steps, verdict.error, verdict.finish_reason)
+        calls = built_in(verdict.steps)
         useless = bool(verdict.bad_calls) and not calls and verdict.status is None
         note = self._tick(self._note.next_call(usage, bad=useless))
         if note.bad_calls >= BAD_ROUNDS:
             self._note = note
-            return Ending("failed", verdict.steps, _bad_calls(verdict, note.bad_calls))
-        batch = toolbox.batches(calls)[0] if calls else []
-        note = replace(note, flight=tuple(str(call.body["id"]) for call in batch))
-        await self._journal(verdict.steps, note)
+            return Ending("failed", verdict.steps, bad_calls(verdict.bad_calls, note.bad_calls))
+        first = toolbox.batches(calls)[0] if calls else []
+        await self._journal(verdict.steps, replace(note, flight=_ids(first)))
         self.draft = None
         return None
-
-    def _judged(self, draft: Draft, finished: Finished, toolbox: Toolbox) -> Verdict:
-        """What the answer means; its usable calls of ours are built-in calls from here on."""
-        config = self.interaction.generation_config
-        verdict = judge(
-            draft.partial(),
-            finished,
-            tools=toolbox.names,
-            must_call=config.tool_choice == "any" and not rounds(self._own),
-            call_ids=[str(step.body["id"]) for step in self._own if "id" in step.body],
-        )
-        if verdict.status not in (None, "requires_action"):
-            return verdict
-        refusals = {str(s.body["call_id"]): s for s in verdict.steps if s.type == "function_result"}
-        kept: list[Step] = []
-        for step in verdict.steps:
-            name = str(step.body.get("name"))
-            if step.type == "function_call" and str(step.body["id"]) in refusals:
-                if hint := toolbox.instead_of(name):
-                    told = refusals[str(step.body["id"])].body
-                    told["result"] = f"{told['result']} {hint}"
-            elif step.type == "function_call" and name in toolbox.tools:
-                try:
-                    step = own_call(step, toolbox.read(step))
-                except BadArguments as problem:
-                    refusals[str(step.body["id"])] = refused(step, f"{name}: {problem}")
-                    verdict.bad_calls.append(name)
-            if step.type != "function_result":
-                kept.append(step)
-        theirs = any(s.type == "function_call" and not function_of(s) and s.body["id"] not in refusals for s in kept)
-        status: Status | None = "requires_action" if theirs else None
-        return replace(verdict, steps=[*kept, *refusals.values()], status=status)
 
     def _estimated(self, draft: Draft) -> Usage | None:
         """Tokens of a call whose provider does not count: an unknown figure must not pass a limit as zero."""
@@ -363,112 +331,83 @@ class AgentRun(Run):
             return None
         return Usage(input=estimate_request(self._asked), output=max(1, draft.size // 4))
 
+    async def _leave(self) -> Ending | None:
+        """Stop between two steps: nothing that has begun is unfinished."""
+        if not self._stop:
+            self.stop("hand_over")
+        self._note = replace(self._note, flight=())
+        return await self._stopped_short()
+
+    async def _stopped_short(self, steps: Sequence[Step] = ()) -> Ending | None:
+        """Cancelled, or left to the next daemon."""
+        if self._stop == "cancel":
+            return Ending("cancelled", steps)
+        self._left = True
+        await self._write_note(self._tick(replace(self._note, handed_over=True)))
+        return None
+
     # -- calling ---------------------------------------------------------------------------------------------
     async def _settle_doubts(self, toolbox: Toolbox) -> None:
-        """Decide what becomes of the calls that were in flight when the last runner died."""
-        doubtful = [call for call in open_calls(self._own) if call.body["id"] in self._note.flight]
-        note = replace(self._note, flight=())
+        """Decide what becomes of the calls that were in flight when the last runner died, and of those about which the
+        caller was asked and said no."""
         made: list[Step] = []
-        for call in doubtful:
-            replay = toolbox.replay(call)
-            if replay == "never":
-                made.append(own_result(call, Outcome(_LOST, is_error=True)))
-            elif replay == "ask":
-                made.append(question(call, "replay", _ASK.format(name=function_of(call))))
         for call in open_calls(self._own):
-            answer = answer_of(self._own, str(call.body["id"]))
-            if call not in doubtful and answer is not None and not answer.allow:
+            call_id = str(call.body["id"])
+            answer = answer_of(self._own, call_id)
+            if call_id in self._note.flight:
+                replay = toolbox.replay(call)
+                if replay == "never":
+                    made.append(own_result(call, Outcome(_LOST, is_error=True)))
+                elif replay == "ask":
+                    made.append(question(call, "replay", _ASK.format(name=function_of(call))))
+            elif answer is not None and not answer.allow:
                 reason = f" Reason: {answer.reason}" if answer.reason else ""
                 made.append(own_result(call, Outcome(f"The user did not allow this call.{reason}", is_error=True)))
         if made or self._note.flight:
-            await self._journal(made, note)
+            await self._journal(made, replace(self._note, flight=()))
 
     async def _make(self, toolbox: Toolbox, calls: list[Step], limits: RunLimits) -> Ending | None:
-        """Make all these calls, batch by batch. `None` when the loop goes on."""
+        """Make all these calls, batch by batch. `None` when the loop goes on, or the run is left."""
         batches = toolbox.batches(calls)
         self._calling = True
         try:
-            for at, batch in enumerate(batches):
-                ids = tuple(str(call.body["id"]) for call in batch)
-                if self._note.flight != ids:
-                    await self._journal([], self._tick(replace(self._note, flight=ids)))
-                after = tuple(str(call.body["id"]) for call in batches[at + 1]) if at + 1 < len(batches) else ()
-                ending = await self._make_batch(toolbox, batch, after, limits)
-                if ending is not None or self._stop == "hand_over":
+            for at, calls_now in enumerate(batches):
+                if self._stop or self._core.handing_over:
+                    return await self._leave()
+                if self._note.flight != _ids(calls_now):
+                    await self._journal([], self._tick(replace(self._note, flight=_ids(calls_now))))
+                after = () if at + 1 == len(batches) else _ids(batches[at + 1])
+                ending = await self._make_batch(toolbox, calls_now, after, limits)
+                if ending is not None or self._left:
                     return ending
-                if self._core.handing_over and after:
-                    # What is next has not begun: the next daemon begins it.
-                    self.stop("hand_over")
-                    await self._write_note(self._tick(replace(self._note, flight=(), handed_over=True)))
-                    return None
         finally:
             self._calling = False
         return None
 
     async def _make_batch(
-        self, toolbox: Toolbox, batch: list[Step], after: tuple[str, ...], limits: RunLimits
+        self, toolbox: Toolbox, calls: list[Step], after: tuple[str, ...], limits: RunLimits
     ) -> Ending | None:
-        contexts = {str(call.body["id"]): toolbox.context(call) for call in batch}
-        before = list(self._own)
-        lock = asyncio.Lock()
-        left = set(contexts)
-        failures: list[InteractdError] = []
+        async def record(result: Step, left: tuple[str, ...]) -> None:
+            await self._journal([result], self._tick(replace(self._note, flight=left or after, deaths=0)))
 
-        async def one(call: Step, group: anyio.abc.TaskGroup) -> None:
-            call_id = str(call.body["id"])
-            try:
-                outcome = await toolbox.make(call, contexts[call_id], before)
-            except InteractdError as error:
-                failures.append(error)
-                group.cancel_scope.cancel()
-                return
-            with anyio.CancelScope(shield=True):
-                async with lock:
-                    left.discard(call_id)
-                    flight = tuple(one for one in contexts if one in left) or after
-                    await self._journal(
-                        [own_result(call, outcome)], self._tick(replace(self._note, flight=flight, deaths=0))
-                    )
-
-        with self._interruptible(self._remaining(limits)) as scope:
-            async with anyio.create_task_group() as group:
-                for call in batch:
-                    group.start_soon(one, call, group)
-        if not left and not failures:
+        batch = Batch(toolbox, calls, self._own, record)
+        with self._interruptible(self._remaining(limits)):
+            await batch.make()
+        if isinstance(batch.failure, Fenced | StorageError | StorageFull):
+            raise batch.failure
+        if batch.done:
             return None
         if self._stop == "hand_over":
-            # They were killed half-way; the next daemon treats them as what they are: in doubt.
-            await self._write_note(replace(self._note, handed_over=True))
-            return None
-        return await self._cut_short(batch, contexts, left, failures, scope.cancelled_caught, limits)
-
-    async def _cut_short(
-        self,
-        batch: list[Step],
-        contexts: dict[str, ToolContext],
-        left: set[str],
-        failures: list[InteractdError],
-        interrupted: bool,
-        limits: RunLimits,
-    ) -> Ending:
-        """Record what the unfinished calls had printed, and end the turn."""
-        cancelled = self._stop == "cancel"
-        why = "the turn was cancelled" if cancelled else "the run's time is over" if interrupted else "the run ended"
-        if failures and not cancelled:
-            why = failures[0].message
-        made: list[Step] = []
-        for call in batch:
-            call_id = str(call.body["id"])
-            if call_id in left:
-                said = "".join(contexts[call_id].output)
-                text = f"{said[-_KEPT:]}\n[It was stopped: {why}]".lstrip("\n")
-                made.append(own_result(call, Outcome(text, is_error=True)))
-        await self._journal(made, self._tick(replace(self._note, flight=())))
-        if cancelled:
-            return Ending("cancelled")
-        if failures:
-            return Ending("failed", error=failures[0].as_dict())
-        return Ending("incomplete", error=time_exceeded(limits))
+            # They were stopped half-way; the next daemon treats them as what they are: in doubt.
+            return await self._stopped_short()
+        if self._stop == "cancel":
+            why, ending = "the turn was cancelled", Ending("cancelled")
+        elif batch.failure is not None:
+            why, ending = batch.failure.message, Ending("failed", error=batch.failure.as_dict())
+        else:
+            why, ending = "the time for this run is over", Ending("incomplete", error=time_exceeded(limits))
+        await self._journal(batch.cut_short(why), self._tick(replace(self._note, flight=())))
+        return ending
 
     # -- writing ---------------------------------------------------------------------------------------------
     async def _journal(self, steps: Sequence[Step], note: Note) -> None:
@@ -480,7 +419,7 @@ class AgentRun(Run):
         self._note = note
         self._own.extend(written)
         seen = sum(not step.type.endswith("_result") for step in written) if self.draft is not None else 0
-        # What a draft showed while it came is not shown again.
+        # What was shown while it came is not shown again.
         self.channel.replay(written[seen:], first + seen)
 
     async def _request(self, model: Model, shrink: float) -> ModelRequest:
@@ -493,43 +432,9 @@ class AgentRun(Run):
     def _can_shrink(self) -> bool:
         return True
 
-    _asked: ModelRequest | None = None
-    _shown: Any = None
 
-
-_KEPT: Final = 8_000
-
-
-def _is_question(step: Step) -> bool:
-    return bool((step.state or {}).get("interactd_question"))
-
-
-def _looping(call: Made) -> Json:
-    what = "failed in the same way" if call.failed else "gave the same result"
-    return {
-        "code": "loop_detected",
-        "message": f"The agent was stopped: it made the same call of {call.name} again and again, and it {what} each "
-        f"time: {call.arguments[:200]} -> {call.result[:300]}",
-        "repair": "Everything it did is kept. Send another turn in this session that says how to go on, or use a "
-        "stronger model.",
-    }
-
-
-def _bad_calls(verdict: Verdict, times: int) -> Json:
-    names = ", ".join(dict.fromkeys(verdict.bad_calls))
-    return {
-        "code": "bad_tool_calls",
-        "message": f"In {times} answers in a row the model made only calls that cannot be used: {names}.",
-        "repair": "Everything it did before is kept. Use a model that is better at calling functions.",
-    }
-
-
-def _gone(error: InteractdError, environment_id: str) -> InteractdError:
-    return type(error)(
-        f"{error.message} The agent's files were in environment {environment_id}.",
-        repair='Send the turn with environment "remote" to go on in a fresh one.',
-        **{**error.fields, "environment_id": environment_id},
-    )
+def _ids(calls: Sequence[Step]) -> tuple[str, ...]:
+    return tuple(str(call.body["id"]) for call in calls)
 
 
 def run_of(*args: Any) -> Run:

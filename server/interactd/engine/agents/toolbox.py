@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, cast
 
 from interactd.builtins.arguments import BadArguments, read_arguments
@@ -36,7 +35,6 @@ class Toolbox:
     workspace: Workspace
     guard: Guard
     interaction_id: str
-    agent_folder: Path | None = None
 
     @property
     def declarations(self) -> list[Json]:
@@ -83,7 +81,7 @@ class Toolbox:
         return tool is not None and tool.parallel
 
     def context(self, call: Step) -> ToolContext:
-        return ToolContext(self.workspace, self.interaction_id, str(call.body["id"]), self.agent_folder)
+        return ToolContext(self.workspace, self.interaction_id, str(call.body["id"]))
 
     async def make(self, call: Step, ctx: ToolContext, before: Sequence[Step]) -> Outcome:
         """Make a built-in call: ask the hooks, run it, ask the hooks again.
