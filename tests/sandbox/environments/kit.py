@@ -1,0 +1,124 @@
+"""A whole set of environments over a real store and real sandboxes, and the check that they leave nothing."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from interactd.nouns import Interaction, Session
+from interactd.paths import Paths, find
+from interactd.sandbox.environments import CaptureLimits, LocalEnvironments
+from interactd.sandbox.environments.ways import Ways
+from interactd.sandbox.launchers import all_launchers
+from interactd.store.sqlite.store import SqliteStore
+
+DAY = 86_400.0
+
+
+class Clock:
+    """The time of day, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = time.time()
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pass_s(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class World:
+    """A data folder, its store and its environments; `restart` is what a new daemon does."""
+
+    def __init__(self, home: Path, **options: Any) -> None:
+        self.paths: Paths = find({"INTERACTD_HOME": str(home)}).make()
+        self.store = SqliteStore(self.paths.database)
+        self.clock = Clock()
+        self.options = options
+        self._numbers = itertools.count(1)
+        self.environments = self._environments()
+
+    def _environments(self) -> LocalEnvironments:
+        limits: CaptureLimits | None = self.options.get("capture_limits")
+        ways: Ways | None = self.options.get("ways")
+        return LocalEnvironments(
+            self.paths, self.store, all_launchers(self.paths), clock=self.clock, capture_limits=limits, ways=ways
+        )
+
+    async def restart(self) -> LocalEnvironments:
+        await self.environments.aclose()
+        self.environments = self._environments()
+        await self.environments.start()
+        return self.environments
+
+    async def interaction(self, session: str | None = None) -> str:
+        """Put a running interaction into the store, in a session of its own unless one is named."""
+        number = next(self._numbers)
+        now = time.time()
+        if session is None:
+            session = f"ses_{number:026d}"
+            await self.store.create_session(Session(session, now, now))
+        id = f"int_{number:026d}"
+        await self.store.accept(Interaction(id, session, "in_progress", now, epoch=1), [], expires_at=None)
+        return id
+
+    async def forget(self, interaction: str) -> None:
+        """Delete an interaction's session, and then what it kept, as the engine does."""
+        found = await self.store.get_interaction(interaction)
+        await self.store.settle(interaction, 1, "completed", now=time.time())
+        await self.store.delete_session(found.session_id, time.time())
+        await self.environments.delete_artifacts(found.session_id)
+
+    def folder(self, environment: str) -> Path:
+        return self.paths.data / "environments" / environment / "ws"
+
+    def contents(self) -> list[Path]:
+        """Every file in the folder of kept contents."""
+        return [path for path in (self.paths.data / "artifacts").rglob("*") if path.is_file()]
+
+
+@asynccontextmanager
+async def world(home: Path, **options: Any) -> AsyncGenerator[World]:
+    made = World(home, **options)
+    await made.store.open()
+    try:
+        await made.environments.start()
+        yield made
+    finally:
+        await made.environments.aclose()
+        await made.store.aclose()
+        assert processes_over(home) == []
+
+
+def processes_over(folder: Path) -> list[str]:
+    """Processes whose command line names the folder, but for this one."""
+    found: list[str] = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if str(folder) in line:
+                found.append(line[:200])
+    return found
+
+
+def sandboxed(marker: str) -> list[int]:
+    """Processes on the host whose command line holds the marker: a sandbox cannot hide one from outside."""
+    found: list[int] = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                line = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if any(word.decode(errors="replace") == marker for word in line):
+                found.append(int(entry.name))
+    return found
