@@ -339,7 +339,7 @@ def _ask(
 async def until(true: Callable[[], bool]) -> None:
     """Wait for something that another task brings about."""
     async with asyncio.timeout(WAIT_S):
-        while not true():
+        while not true():  # noqa: ASYNC110 - what is waited for is a list that others fill
             await asyncio.sleep(0.005)
 
 

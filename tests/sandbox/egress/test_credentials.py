@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sandbox.egress.parts import Keep, Net, Route, Seen, Server, reply, until
 
 from interactd.nouns import Json
 from interactd.sandbox.egress.policy.rules import Policy
+from sandbox.egress.parts import Keep, Net, Respond, Route, Seen, Server, reply, until
 
 pytestmark = pytest.mark.anyio
 
@@ -39,8 +39,8 @@ def everything(route: Route) -> str:
     return f"{route.log} {route.policy.env} {route.policy!r} {route.proxy!r} {vars(route.proxy)} {ca}"
 
 
-async def secure(net: Net, **options: Any) -> Server:
-    return await net.server(tls=["api.test", "other.test"], **options)
+async def secure(net: Net, respond: Respond | None = None) -> Server:
+    return await net.server(respond, tls=["api.test", "other.test"])
 
 
 def allow(server: Server, *more: str | Json, **extra: Any) -> list[str | Json]:
@@ -134,7 +134,7 @@ async def test_a_placeholder_in_a_place_that_is_not_its_own_is_refused(net: Net,
     route = await net.proxy(allow(server), {"TOKEN": {"credential": "key"}}, keep)
     placeholder = route.policy.env["TOKEN"]
     path = {"query": f"?k={placeholder}", "path": f"{placeholder}/x", "header": ""}[place]
-    headers = {"X_Key": placeholder} if place == "header" else {}
+    headers: dict[str, Any] = {"X_Key": placeholder} if place == "header" else {}
     answer = await route.https(f"https://api.test:{server.port}/{path}", **headers)
     assert answer.status == 403
     assert "'key'" in answer.text

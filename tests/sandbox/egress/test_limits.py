@@ -6,6 +6,7 @@ import asyncio
 import http.client
 
 import pytest
+
 from sandbox.egress.parts import WAIT_S, Net, reply, small, until
 
 pytestmark = pytest.mark.anyio

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from sandbox.egress.parts import Net, small
 
 pytestmark = pytest.mark.anyio
@@ -65,9 +66,17 @@ async def test_an_ambiguous_request_is_refused_and_never_sent(net: Net, name: st
 
 @pytest.mark.parametrize(
     "body",
-    [b"5;x=y\r\nhello\r\n0\r\n\r\n", b"0x5\r\nhello\r\n0\r\n\r\n", b"5\r\nhelloX\r\n0\r\n\r\n", b"5 \r\nhello\r\n0\r\n\r\n",
-     b"5\r\nhello\r\n0\r\nTrailer: 1\r\n\r\n", b"5\nhello\r\n0\r\n\r\n", b"fffffffffffffffff\r\n", b"-1\r\n\r\n"],
-)  # fmt: skip
+    [
+        b"5;x=y\r\nhello\r\n0\r\n\r\n",
+        b"0x5\r\nhello\r\n0\r\n\r\n",
+        b"5\r\nhelloX\r\n0\r\n\r\n",
+        b"5 \r\nhello\r\n0\r\n\r\n",
+        b"5\r\nhello\r\n0\r\nTrailer: 1\r\n\r\n",
+        b"5\nhello\r\n0\r\n\r\n",
+        b"fffffffffffffffff\r\n",
+        b"-1\r\n\r\n",
+    ],
+)
 async def test_an_upload_in_odd_chunks_never_arrives_whole(net: Net, body: bytes) -> None:
     server = await net.server()
     route = await net.proxy([f"127.0.0.1:{server.port}"])

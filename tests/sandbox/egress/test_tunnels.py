@@ -7,10 +7,10 @@ import socket
 import ssl
 
 import pytest
-from sandbox.egress.parts import WAIT_S, Net, reply, until
 
 from interactd.sandbox.egress.wire.hello import NotTls, read_client_hello
 from interactd.sandbox.egress.wire.stream import Reader
+from sandbox.egress.parts import WAIT_S, Net, reply, until
 
 pytestmark = pytest.mark.anyio
 
@@ -61,7 +61,7 @@ async def test_a_tunnel_to_a_rebound_name_is_refused(net: Net) -> None:
 async def test_another_name_inside_the_tunnel_is_cut_off_with_an_alert(net: Net, name: str | None) -> None:
     server = await net.server(tls=["allowed.test"])
     route = await net.proxy([f"allowed.test:{server.port}", f"other.test:{server.port}", f"127.0.0.1:{server.port}"])
-    with pytest.raises(ssl.SSLError, match="(?i)access.denied"):
+    with pytest.raises(ssl.SSLError, match=r"(?i)access.denied"):
         await route.handshake(f"allowed.test:{server.port}", name, net.roots.trusting())
     await until(lambda: route.log[0]["ms"] is not None)
     assert route.log[0]["verdict"] == "denied"

@@ -102,7 +102,7 @@ class _Reader(HTMLParser):
         elif tag in ("ul", "ol", "menu"):
             if self._lists:
                 self._lists.pop()
-            self._out.append("\n")
+            self._out.append("\n" if self._lists else "\n\n")
         elif tag == "pre" and self._in_pre:
             self._in_pre -= 1
             self._out.append("\n```\n\n")
