@@ -76,7 +76,7 @@ class Rig:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={"PATH": "/usr/bin:/bin:/usr/sbin", "OPENAI_API_KEY": SECRET},
+            env={"PATH": "/usr/bin:/bin:/usr/sbin", "OPENAI_API_KEY": SECRET, "TMPDIR": str(self.home)},
             cwd="/",
         )
         self._read()
@@ -113,7 +113,7 @@ class Rig:
                 if str(self.folder) in (text := _text(path))
             ],
             "descriptors": len(list(Path(f"/proc/{self.process.pid}/fd").iterdir())),
-            "folders": sorted(path.name for path in Path(tempfile.gettempdir()).glob("interactd-probe-*")),
+            "folders": sorted(path.name for path in self.home.glob("interactd-probe-*")),
         }
 
     def close(self) -> None:

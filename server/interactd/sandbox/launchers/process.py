@@ -108,7 +108,7 @@ class Process:
         if spec.egress is not None and listener is not None:
             made.cleanup(boot.closer(listener))
             made.own(spec.egress.serve(listener))
-        made.own(observer.run())
+        made.own(observer.run(made.over))
         self._running.add(made)
         made.cleanup(self._forgetter(made))
         return made

@@ -42,8 +42,8 @@ class Watch(Protocol):
         """What the kernel did to the sandbox since `begin`: memory, pids, or nothing."""
         ...
 
-    def over(self) -> Why | None:
-        """A limit that is passed right now: memory, disk, cpu."""
+    def end(self) -> None:
+        """A command ended; there is one `end` for each `begin`."""
         ...
 
 
@@ -216,7 +216,6 @@ class Supervised:
 
     async def _outputs(self, run: _Run, deadline: float) -> AsyncIterator[Output]:
         drain: float | None = None
-        next_look = time.monotonic() + 0.05
         while True:
             while run.chunks:
                 output = run.chunks.popleft()
@@ -241,19 +240,23 @@ class Supervised:
             if now >= deadline:
                 self._stop(run, "timeout")
                 deadline = float("inf")
-            if now >= next_look and self._watch and run.ended is None:
-                over = self._watch.over()
-                # The newest first: it may be its doing, and an older one (a kernel with state) be spared.
-                if over and run.number == max(self._runs):
-                    self._stop(run, over)
-                next_look = now + 0.05
-            until = min(deadline, drain or float("inf"), next_look if self._watch else float("inf"))
+            until = min(deadline, drain or float("inf"))
             run.event.clear()
             if run.chunks or self.gone.is_set():
                 continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(None if until == float("inf") else max(0.0, until - now)):
                     await run.event.wait()
+
+    def over(self, why: Why) -> None:
+        """The sandbox is over a limit: stop its newest command. It may be its doing, and an older one (a kernel with
+        state) be spared; if not, this is called again."""
+        for number in sorted(self._runs, reverse=True):
+            run = self._runs[number]
+            if run.ended is None and not run.killed:
+                self._stop(run, why)
+                run.event.set()
+                return
 
     def _stop(self, run: _Run, why: Why) -> None:
         """Kill a command's tree; the first reason is the true one."""
@@ -308,7 +311,8 @@ class Supervised:
                         await run.event.wait()
         for fd in list(run.open):
             self._close_output(run, fd)
-        self._runs.pop(run.number, None)
+        if self._runs.pop(run.number, None) is not None and self._watch:
+            self._watch.end()
 
     # -- descriptors -------------------------------------------------------------------------------------------------
 

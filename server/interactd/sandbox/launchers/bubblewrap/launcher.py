@@ -157,7 +157,7 @@ class Bubblewrap:
             listener = await self._spawner.listen(child, PROXY_HOST, PROXY_PORT)
             made.cleanup(boot.closer(listener))
             made.own(spec.egress.serve(listener))
-        made.own(observer.run())
+        made.own(observer.run(made.over))
         self._running.add(made)
         return made
 

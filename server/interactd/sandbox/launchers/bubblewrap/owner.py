@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import stat
 from pathlib import Path
+
+from interactd.sandbox.folder import trees
 
 _FIRST, _COUNT = 0x70000000, 0x0FFFFFFF  # the range that systemd's table of uids leaves to nobody
 
@@ -23,11 +23,8 @@ def give(folder: Path, uid: int) -> None:
     Raises:
         OSError: the folder itself cannot be changed.
     """
-    os.chown(folder, uid, uid, follow_symlinks=False)
-    for _path, folders, files, fd in os.fwalk(folder, follow_symlinks=False):
-        for name in (*folders, *files):
-            with contextlib.suppress(OSError):
-                info = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                linked = stat.S_ISREG(info.st_mode) and info.st_nlink > 1
-                if (info.st_uid != uid or info.st_gid != uid) and not linked:
-                    os.chown(name, uid, uid, dir_fd=fd, follow_symlinks=False)
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        trees.give(fd, uid, uid)
+    finally:
+        os.close(fd)

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+from interactd.sandbox.folder import trees
 from interactd.sandbox.launchers.bubblewrap.cgroups import Group
 from interactd.sandbox.port import Limits, Why
 
-_LOOK_S = 0.1
+_HOT_S, _COLD_S = 0.02, 0.5
+_LOOK_HOT_S, _LOOK_COLD_S = 0.1, 2.0
+_STAYS_HOT_S = 2.0
 _SLACK = 1 << 20
 
 
 class Observer:
-    """Looks at a sandbox every 100 ms while it is asked, and knows what the kernel's counters said before a command."""
+    """Watches one sandbox while a command runs in it, closely while something happens and now and then otherwise.
+
+    A look at the whole workspace costs milliseconds, so between two of them only the file system's free space is read,
+    and a look is taken early when that shrank by a good part of what the sandbox may still write.
+    """
 
     def __init__(self, limits: Limits, group: Group | None, folders: tuple[Path, ...], *, used: int) -> None:
         self._limits, self._group, self._folders = limits, group, folders
@@ -24,15 +31,24 @@ class Observer:
         # What was there before may stay (a command must be able to delete); only growth beyond is a fault.
         self._limit = (limits.disk_mb << 20) + _SLACK
         self._used = self._allowed = used
-        self._over: Why | None = None
-        self._asked = 0.0
+        self._spent = 0.0
+        self._commands = 0
+        self._active = asyncio.Event()
+        self._hot_until = 0.0
         self.pid = 0
 
     def begin(self) -> tuple[int, int]:
         """See `Watch.begin`."""
-        self._over = None
-        self._asked = time.monotonic()
+        self._commands += 1
+        self._hot_until = time.monotonic() + _STAYS_HOT_S
+        self._active.set()
         return self._group.counters() if self._group else (0, 0)
+
+    def end(self) -> None:
+        """See `Watch.end`."""
+        self._commands -= 1
+        if self._commands <= 0:
+            self._active.clear()
 
     def cause(self, before: object) -> Why | None:
         """See `Watch.cause`."""
@@ -43,38 +59,49 @@ class Observer:
             return "memory"
         return "pids" if pids > before[1] else None
 
-    def over(self) -> Why | None:
-        """See `Watch.over`."""
-        self._asked = time.monotonic()
-        return self._over
-
-    async def run(self) -> None:
-        """Look until cancelled; costs nothing while no command runs."""
+    async def run(self, stop: Callable[[Why], None]) -> None:
+        """Watch until cancelled, and say what is over its limit. Costs nothing while no command runs."""
+        free, next_look = _free(self._folders[0]), 0.0
         while True:
-            await asyncio.sleep(_LOOK_S)
-            if time.monotonic() - self._asked > 1:
+            await self._active.wait()
+            hot = time.monotonic() < self._hot_until
+            await asyncio.sleep(_HOT_S if hot else _COLD_S)
+            shrank, began = free - _free(self._folders[0]), time.monotonic()
+            if began < next_look and shrank < max(_SLACK, (self._limit - self._used) // 4):
                 continue
-            began = time.monotonic()
-            self._over = await asyncio.to_thread(self._look)
+            over = await asyncio.to_thread(self._look)
+            free, took = _free(self._folders[0]), time.monotonic() - began
             # A large workspace must not cost a core: at most a tenth of the time goes into looking.
-            await asyncio.sleep(min(5.0, 9 * (time.monotonic() - began)))
+            next_look = time.monotonic() + max(_LOOK_HOT_S if hot else _LOOK_COLD_S, 9 * took)
+            await asyncio.sleep(took)
+            if over is not None:
+                stop(over)
 
     def _look(self) -> Why | None:
-        if self._group is not None:
-            spent = self._group.cpu_seconds()
-            if spent is not None and spent > self._limits.cpu_s:
-                return "cpu"
-        if self._memory and self.pid:
-            memory, spent = usage(self.pid)
-            if memory > self._limits.memory_mb << 20:
-                return "memory"
-            if spent > self._limits.cpu_s:
-                return "cpu"
+        spent = self._group.cpu_seconds() if self._group is not None else None
+        memory = 0
+        if self.pid and (self._memory or spent is None):
+            memory, watched = usage(self.pid)
+            spent = watched if spent is None else spent
         used = sum(size(folder) for folder in self._folders)
         grew = used > self._used
-        self._used = used
+        if grew or (spent or 0.0) > self._spent + 0.01:
+            self._hot_until = time.monotonic() + _STAYS_HOT_S
+        self._used, self._spent = used, spent or 0.0
         self._allowed = max(self._limit, min(self._allowed, used))
-        return "disk" if grew and used > self._allowed else None
+        if grew and used > self._allowed:
+            return "disk"
+        if self._memory and memory > self._limits.memory_mb << 20:
+            return "memory"
+        return "cpu" if self._spent > self._limits.cpu_s else None
+
+
+def _free(folder: Path) -> int:
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return 0
+    return found.f_bfree * found.f_frsize
 
 
 def usage(root: int) -> tuple[int, float]:
@@ -101,12 +128,13 @@ def usage(root: int) -> tuple[int, float]:
 
 def size(folder: Path) -> int:
     """Return the bytes a folder takes on disk, following no link even while somebody swaps folders for links."""
-    total = 0
     try:
-        for _path, _folders, files, fd in os.fwalk(folder, follow_symlinks=False):
-            for name in files:
-                with contextlib.suppress(OSError):
-                    total += os.stat(name, dir_fd=fd, follow_symlinks=False).st_blocks * 512
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
-        return total
-    return total
+        return 0
+    try:
+        return trees.measure(fd)[0]
+    except OSError:
+        return 0
+    finally:
+        os.close(fd)
