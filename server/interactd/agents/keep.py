@@ -8,6 +8,7 @@ A copy appears whole (it is made aside and renamed) and is read-only. `definitio
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -101,11 +102,9 @@ class Keeper:
             self._whole.add(wanted)
         elif not (home / _FOLDER).is_dir():
             raise Missing("its files are missing")
-        try:
+        # In a data folder that is read-only, or another user's, the copy is as good.
+        with contextlib.suppress(OSError):
             os.utime(home / _DEFINITION)
-        except OSError:
-            # A data folder that is read-only, or another user's: the copy is as good.
-            pass
         return _definition(whole["definition"], home / _FOLDER)
 
     def prune(self, pinned: Collection[str], *, unused_s: float) -> int:
@@ -116,7 +115,7 @@ class Keeper:
         """
         gone = 0
         try:
-            names = os.listdir(self._root)
+            names = [home.name for home in self._root.iterdir()]
         except FileNotFoundError:
             return 0
         for name in names:
@@ -183,7 +182,7 @@ def _copy(files: Mapping[str, Entry | bytes], folder: Path) -> dict[str, str]:
     if not one_by_one:
         os.sync()
     for inner, _, _ in os.walk(folder, topdown=False):
-        os.chmod(inner, 0o555)
+        Path(inner).chmod(0o555)
     return sums
 
 
@@ -217,7 +216,7 @@ def _remove(folder: Path) -> None:
     if not folder.exists():
         return
     for inner, _, _ in os.walk(folder):
-        os.chmod(inner, 0o700)
+        Path(inner).chmod(0o700)
     shutil.rmtree(folder, ignore_errors=True)
 
 

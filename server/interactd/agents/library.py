@@ -275,7 +275,8 @@ class Library:
         if known["built-in"] is not None:
             return known["built-in"]
         if known["config"] is not None:
-            return f"expected a built-in agent or one of this project; {base_id!r} is the user's own, which a project may not use"
+            whose = f"{base_id!r} is the user's own, which a project may not use"
+            return f"expected a built-in agent or one of this project; {whose}"
         return f"expected a built-in agent or one of this project, got {base_id!r}{self._near(base_id)}"
 
     def _project(self) -> Folder | None:

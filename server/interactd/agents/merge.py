@@ -114,10 +114,9 @@ def content_hash(layers: Sequence[Folder], floor: Mapping[str, str]) -> str:
 def _tools(manifests: Sequence[Manifest]) -> tuple[tuple[str, ...], tuple[Json, ...]]:
     given = next((each.tools for each in reversed(manifests) if each.tools is not None), list(BUILTIN_TOOLS))
     names = [agent_yaml.builtin_name(entry) for entry in given]
-    functions = [
-        {"parameters": {"type": "object", "properties": {}}, **cast("Json", entry)}
-        for entry, name in zip(given, names, strict=True)
-        if name is None
+    nothing: Json = {"type": "object", "properties": {}}
+    functions: list[Json] = [
+        {"parameters": nothing, **cast("Json", entry)} for entry, name in zip(given, names, strict=True) if name is None
     ]
     return tuple(name for name in names if name is not None), tuple(functions)
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import interactd_agents
-
-from interactd.agents.documents.text import shown
+from interactd.agents.documents.text import printable
 from interactd.agents.manifest.schema import ID, ID_RULE
 from interactd.agents.port import AgentProblem, Origin
 from interactd.paths import Paths
@@ -36,7 +35,7 @@ class Place:
     def scan(self, problems: list[AgentProblem]) -> Iterator[Path]:
         """Yield the folders of all agents; what is oddly named goes to `problems`."""
         try:
-            names = sorted(os.listdir(self.folder))
+            names = sorted(each.name for each in self.folder.iterdir())
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
@@ -49,7 +48,7 @@ class Place:
             path = self.folder / name
             if name.startswith((".", "_")):
                 continue
-            label = shown(name)[1:-1]
+            label = printable(name)
             where = f"{self.folder}/{label}"
             if not path.is_dir():
                 if name.endswith((".yaml", ".yml")):
@@ -63,7 +62,7 @@ class Place:
                 yield path
 
     def _may_read(self, path: Path) -> bool:
-        # Whoever owns the config folder may link to where the agent is worked on; a project may not point out of itself.
+        # Whoever owns the config folder may link to where the agent is worked on; a project may not point out of it.
         return self.project is None or Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.project))
 
 
@@ -79,7 +78,7 @@ def all_places(paths: Paths, cwd: str | None) -> list[Place]:
 def find_project(cwd: str | None) -> Path | None:
     """Return the folder with the `.agents/` that belongs to a working directory: the directory itself or, inside a git
     repository, one above it, not beyond the repository. None where there is none or it is another user's."""
-    if not cwd or "\0" in cwd or not os.path.isabs(cwd):
+    if not cwd or "\0" in cwd or not Path(cwd).is_absolute():
         return None
     here = Path(os.path.normpath(cwd))
     for folder in (here, *here.parents)[:_MAX_UP]:

@@ -84,8 +84,8 @@ class AgentDefinition:
 
 @dataclass(frozen=True, slots=True)
 class AgentProblem:
-    """Something wrong in an agent's folder. `file` is a whole path; `line` counts from 1, None where there is none (a file
-    is missing); `message` says what was expected and what came."""
+    """Something wrong in an agent's folder. `file` is a whole path; `line` counts from 1, None where there is none (a
+    file is missing); `message` says what was expected and what came."""
 
     agent: str
     file: str

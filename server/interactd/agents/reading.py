@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from interactd.agents.documents import Document, Fault, field_name, text
 from interactd.agents.manifest import agent_yaml, hooks, skill
@@ -57,7 +57,7 @@ class Folder:
     """Where the fields of agent.yaml are."""
     instructions: str = ""
     skills: dict[str, FrontMatter] = field(default_factory=dict[str, FrontMatter])
-    hooks: Json = field(default_factory=dict)
+    hooks: Json = field(default_factory=dict[str, Any])
     files: dict[str, Entry] = field(default_factory=dict[str, Entry])
     problems: list[AgentProblem] = field(default_factory=list[AgentProblem])
     left_out: list[AgentProblem] = field(default_factory=list[AgentProblem])
@@ -134,7 +134,8 @@ def _data(out: Folder, name: str) -> bytes | None:
 
 
 def _faults(out: Folder, name: str, faults: list[Fault], into: list[AgentProblem]) -> None:
-    ordered = sorted(faults, key=lambda fault: fault.line or 0)
+    # A misspelt field before the one that is missing for it.
+    ordered = sorted(faults, key=lambda fault: (fault.line or 0, not fault.message.startswith("unknown")))
     into += [out.problem(name, fault.message, fault.line, field_name(fault.path)) for fault in ordered[:100]]
 
 

@@ -11,10 +11,10 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
-from typing import IO
 
-from interactd.agents.documents.text import shown, unprintable
+from interactd.agents.documents.text import printable, unprintable
 
 MAX_FILES = 5000
 MAX_BYTES = 64 * 1024 * 1024
@@ -83,7 +83,7 @@ class _Scan:
             self._fault(inner, f"expected at most {MAX_DEPTH} folders inside each other")
             return
         try:
-            with os.scandir(os.path.join(self._tree.root, inner)) as found:
+            with os.scandir(self._tree.root / inner) as found:
                 entries: list[os.DirEntry[str]] = []
                 for entry in found:
                     if inner or self._only is None or self._only(entry.name):
@@ -122,9 +122,9 @@ class _Scan:
         target = os.path.realpath(entry.path)
         if not target.startswith(self._real + os.sep):
             self._fault(path, "is a link out of the folder; put a copy here")
-        elif not os.path.isfile(target):
+        elif not Path(target).is_file():
             self._fault(
-                path, "expected a link to a file, got one to " + ("a folder" if os.path.isdir(target) else "nothing")
+                path, "expected a link to a file, got one to " + ("a folder" if Path(target).is_dir() else "nothing")
             )
         else:
             self._file(target, path)
@@ -163,10 +163,10 @@ class _Scan:
 
     def _fault(self, path: str, message: str) -> None:
         if len(self._tree.faults) < 100:
-            self._tree.faults.append((shown(path, 200)[1:-1], message))
+            self._tree.faults.append((printable(path, 200), message))
 
 
-def open_regular(path: str | Path) -> IO[bytes]:
+def open_regular(path: str | Path) -> BufferedReader:
     """Open a regular file for reading, not through a link, and without waiting for a pipe's other end.
 
     Raises:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -93,7 +92,7 @@ def show(args: argparse.Namespace) -> int:
         ("network", _network(found.environment.get("network"))),
         ("sandbox", _pairs(dict(found.environment.get("limits") or {}))),
         ("env", ", ".join(sorted(found.environment.get("env") or {})) or "-"),
-        ("sources", "; ".join(_source(each) for each in found.environment.get("sources") or []) or "-"),
+        ("sources", "; ".join(_source(each) for each in _sources(found)) or "-"),
         ("hooks", ", ".join(found.hooks) or "-"),
         ("copy", str(found.folder)),
     ):
@@ -140,7 +139,7 @@ def new(args: argparse.Namespace) -> int:
 
 def _cwd() -> str | None:
     try:
-        return os.getcwd()
+        return str(Path.cwd())
     except OSError:
         # The directory was removed under us: then there is no project.
         return None
@@ -173,6 +172,10 @@ def _network(network: Any) -> str:
 def _domain(rule: Json) -> str:
     credential = rule.get("credential")
     return f"{rule['domain']} (credential {credential})" if credential else str(rule["domain"])
+
+
+def _sources(found: AgentDefinition) -> list[Json]:
+    return found.environment.get("sources") or []
 
 
 def _source(source: Json) -> str:

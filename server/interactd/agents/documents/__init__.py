@@ -48,4 +48,6 @@ def field_name(path: FieldPath) -> str | None:
     out = ""
     for part in path:
         out += f"[{part}]" if isinstance(part, int) else f".{part}" if out else part
-    return out if len(out) <= 200 else out[:197] + "..." if out else None
+    if not out:
+        return None
+    return out if len(out) <= 200 else out[:197] + "..."

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from json.decoder import scanstring
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NoReturn, cast
 
 from interactd.agents.documents import MAX_DEPTH, MAX_NODES, Document, Fault, FieldPath, Stop
 from interactd.agents.documents.text import shown, unprintable
 
+_scan_string = cast("Callable[[str, int, bool], tuple[str, int]]", vars(json.decoder)["scanstring"])
 _SPACE = re.compile(r"[ \t\n]*")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?(?![0-9A-Za-z.])")
 _WORDS: dict[str, Any] = {"true": True, "false": False, "null": None}
@@ -107,7 +108,7 @@ class _Reader:
     def _string(self, path: FieldPath) -> str:
         line = self._line()
         try:
-            text, self._at = scanstring(self._text, self._at + 1, True)
+            text, self._at = _scan_string(self._text, self._at + 1, True)
         except json.JSONDecodeError as error:
             self._at = error.pos
             self._stop(f"this is no JSON: {error.msg}", path)
@@ -147,6 +148,6 @@ class _Reader:
     def _fault(self, message: str, line: int, path: FieldPath) -> None:
         self._out.faults.append(Fault(message, line, path))
 
-    def _stop(self, message: str, path: FieldPath = ()) -> Any:
+    def _stop(self, message: str, path: FieldPath = ()) -> NoReturn:
         self._fault(message, self._line(), path)
         raise Stop

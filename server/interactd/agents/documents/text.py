@@ -40,6 +40,12 @@ def unprintable(text: str) -> tuple[int, str] | None:
     return found.start(), f"{kind} U+{code:04X}"
 
 
+def printable(text: str, limit: int = 160) -> str:
+    """Return a text of somebody else's for a message: cut, and what cannot be printed written as an escape."""
+    text = text if len(text) <= limit else f"{text[: limit - 3]}..."
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def shown(value: object, limit: int = 60) -> str:
     """Return what came, short and printable, for a message."""
     match value:
@@ -52,9 +58,7 @@ def shown(value: object, limit: int = 60) -> str:
         case list():
             return "a list"
         case str():
-            text = value if len(value) <= limit else f"{value[: limit - 3]}..."
-            # What cannot be printed must not reach a terminal or a log as it is.
-            return "".join(c if c.isprintable() or c == " " else ascii(c)[1:-1] for c in repr(text))
+            return printable(repr(value if len(value) <= limit else f"{value[: limit - 3]}..."), 10 * limit)
         case _:
             text = str(value)
             return text if len(text) <= limit else f"{text[: limit - 3]}..."

@@ -8,13 +8,13 @@ aliases, tags or further documents: what a file says is what stands in it, and i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn, cast
 
 import yaml
 
 from interactd.agents.documents import MAX_DEPTH, MAX_NODES, Document, Fault, FieldPath, Stop
-from interactd.agents.documents.text import shown, unprintable
+from interactd.agents.documents.text import printable, shown, unprintable
 
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
@@ -27,6 +27,7 @@ _CONSTANTS: dict[str, Any] = {
     **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
 }
 _MAX_DIGITS = 30
+_parse = cast("Callable[..., Iterator[Any]]", vars(yaml)["parse"])  # its stubs are only half typed
 
 
 def read(text: str, *, first_line: int = 1) -> Document:
@@ -48,7 +49,7 @@ class _Reader:
     def read(self, text: str) -> Document:
         out = self._out
         try:
-            out.value = self._document(yaml.parse(text, Loader=yaml.SafeLoader))
+            out.value = self._document(_parse(text, Loader=yaml.SafeLoader))
         except Stop:
             out.value = None
         except yaml.MarkedYAMLError as error:
@@ -59,7 +60,7 @@ class _Reader:
             # The scanner hands an escape such as "\U00110000" to chr() as it is.
             out.value = None
             line = max(out.lines.values(), default=self._first)
-            self._fault(f"this is no YAML: {shown(str(error), 160)[1:-1]}", line)
+            self._fault(f"this is no YAML: {printable(str(error), 160)}", line)
         return out
 
     def _document(self, events: Iterator[Any]) -> Any:
@@ -86,8 +87,9 @@ class _Reader:
             sign = "*" if isinstance(event, yaml.AliasEvent) else "&"
             name = shown(f"{sign}{event.anchor}")
             self._stop(f"anchors and aliases are not read ({name}); write the value out", line, path)
-        if event.tag is not None:
-            self._stop(f"tags are not read ({shown(event.tag)}); leave it out", line, path)
+        tag: Any = event.tag  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue]
+        if tag is not None:
+            self._stop(f"tags are not read ({shown(tag)}); leave it out", line, path)
         if isinstance(event, yaml.ScalarEvent):
             return self._scalar(event, path, line)
         if isinstance(event, yaml.SequenceStartEvent):
@@ -150,14 +152,14 @@ class _Reader:
     def _fault(self, message: str, line: int | None, path: FieldPath = ()) -> None:
         self._out.faults.append(Fault(message, line, path))
 
-    def _stop(self, message: str, line: int, path: FieldPath = ()) -> None:
+    def _stop(self, message: str, line: int, path: FieldPath = ()) -> NoReturn:
         self._fault(message, line, path)
         raise Stop
 
 
 def _syntax(error: yaml.MarkedYAMLError) -> str:
-    problem = shown(error.problem or "unreadable", 160)[1:-1]
-    context = f" {shown(error.context, 80)[1:-1]}" if error.context else ""
+    problem = printable(error.problem or "unreadable", 160)
+    context = f" {printable(error.context, 80)}" if error.context else ""
     hint = ""
     if "mapping values are not allowed" in problem:
         hint = "; a text with a colon in it needs quotes around it"

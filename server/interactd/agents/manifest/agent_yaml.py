@@ -46,7 +46,7 @@ def read(data: bytes, *, folder_name: str, inside: Path | None) -> tuple[schema.
         if not document.faults:
             document.faults.append(Fault("the file is empty; it needs at least `id` and `description`", 1))
         return None, document
-    if not isinstance(document.value, dict):
+    if not isinstance(cast("object", document.value), dict):
         wrong(document, (), "fields such as `id: my-agent`", document.value)
         return None, document
     value = cast("Json", document.value)
@@ -217,7 +217,9 @@ def _credential(document: Document, at: FieldPath, *, trusted: bool) -> None:
 
 def _kind(value: Any) -> str:
     # Not the value: people put secrets there.
-    return {bool: "true or false", int: "a number", float: "a number", list: "a list"}.get(type(value), "nothing")
+    if isinstance(value, bool):
+        return "true or false"
+    return "a number" if isinstance(value, int | float) else "nothing" if value is None else "a list"
 
 
 FIELDS = (*known_fields(schema.Manifest), *schema.RESERVED_FIELDS)

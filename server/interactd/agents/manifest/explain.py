@@ -1,4 +1,4 @@
-"""From what pydantic says of a value to a fault: what was expected and what came. Never repeats what may be a secret."""
+"""From what pydantic says of a value to a fault: what was expected, what came. Never repeats what may be a secret."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def _message(error: Any, model: type[BaseModel], inner: FieldPath, path: FieldPa
         what = "characters" if kind == "string_too_long" else "items"
         size = len(cast("str | list[Any]", value))
         return f"expected at most {ctx['max_length']} {what}, got {size}"
-    if kind == "string_too_short":
-        return "expected text, got nothing"
+    if kind in ("string_too_short", "too_short"):
+        return f"expected {'text' if kind == 'string_too_short' else 'at least one item'}, got nothing"
     return f"expected {_EXPECTED.get(kind, str(error['msg']))}{got}"
 
 

@@ -1,8 +1,8 @@
 """hooks.json: commands or addresses that are asked before and after a tool runs.
 
-    {"guard": {"enabled": true,
-               "pre_tool_execution": [{"matcher": "code_execution|delete_file",
-                                       "hooks": [{"type": "command", "command": "python3 hooks/check.py", "timeout": 30}]}]}}
+    {"guard": {"enabled": true, "pre_tool_execution": [{
+        "matcher": "code_execution|delete_file",
+        "hooks": [{"type": "command", "command": "python3 hooks/check.py", "timeout": 30}]}]}}
 
 A command runs in the sandbox with the agent's folder as its working directory.
 """
@@ -38,7 +38,7 @@ def _matcher(pattern: str) -> str:
     try:
         re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"expected a regular expression ({text.shown(str(error))[1:-1]})") from None
+        raise ValueError(f"expected a regular expression ({text.printable(str(error))})") from None
     return pattern
 
 
@@ -117,7 +117,7 @@ def read(data: bytes, *, trusted: bool) -> tuple[Json | None, Document]:
     document = json_text.read(plain)
     if document.value is None and document.faults:
         return None, document
-    if not isinstance(document.value, dict):
+    if not isinstance(cast("object", document.value), dict):
         wrong(document, (), "an object of groups of hooks", document.value)
         return None, document
     groups = cast("Json", document.value)

@@ -77,7 +77,7 @@ def _parameters(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _target(text: str) -> str:
     plain = text.removeprefix("/workspace").lstrip("/") if text.startswith("/workspace") else text
-    if not text or not text.isprintable() or text.startswith("/") and not re.match(r"/workspace(/|$)", text):
+    if not text or not text.isprintable() or (text.startswith("/") and not re.match(r"/workspace(/|$)", text)):
         raise ValueError("expected a path in the workspace, such as data/in.csv or /workspace/data")
     if ".." in plain.split("/"):
         raise ValueError("expected a path that stays in the workspace, without `..`")

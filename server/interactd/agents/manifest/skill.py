@@ -89,7 +89,7 @@ def read(data: bytes, *, folder_name: str) -> tuple[FrontMatter | None, Document
         if not document.faults:
             document.faults.append(Fault("the front matter is empty; it needs `name` and `description`", 2))
         return None, document
-    if not isinstance(document.value, dict):
+    if not isinstance(cast("object", document.value), dict):
         wrong(document, (), "fields such as `name: my-skill` in the front matter", document.value)
         return None, document
     given = {name: value for name, value in cast("Json", document.value).items() if name not in _OTHER_PRODUCTS}
