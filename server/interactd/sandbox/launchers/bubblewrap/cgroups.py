@@ -7,6 +7,7 @@ can tell a dead one's groups and remove them.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import time
@@ -103,7 +104,7 @@ def _started(pid: int) -> str | None:
 class Group:
     """One sandbox's group. `has` names the controllers that are set and can be relied on."""
 
-    _count = 0
+    _numbers = itertools.count(1)  # groups are made in several threads at once
 
     def __init__(self, found: Found, limits: Limits) -> None:
         """Make and limit it.
@@ -111,15 +112,17 @@ class Group:
         Raises:
             OSError: it cannot be made, or a limit cannot be set; nothing of it is left.
         """
-        Group._count += 1
         me = os.getpid()
-        name = f"{_PREFIX}{me}-{_started(me) or 0}-{Group._count}"
+        name = f"{_PREFIX}{me}-{_started(me) or 0}-{next(Group._numbers)}"
         self._version = found.version
-        self._folders = {controller: folder / name for controller, folder in found.folders.items()}
+        self._folders: dict[str, Path] = {}
         self.has = frozenset(name for name in found.folders if name in _WANTED)
         try:
-            for folder in set(self._folders.values()):
-                folder.mkdir()
+            for controller, base in found.folders.items():
+                folder = base / name
+                if folder not in self._folders.values():
+                    folder.mkdir()
+                self._folders[controller] = folder
             self._limit(limits)
         except OSError:
             self.remove()
