@@ -11,6 +11,8 @@ from typing import Any
 
 from interactd import __version__
 from interactd import paths as where
+from interactd.agents import AgentFolders
+from interactd.builtins.web import PolicyFetcher
 from interactd.config import Config, allowed_env, load
 from interactd.daemon.port import Hooks
 from interactd.daemon.port import Settings as DaemonSettings
@@ -24,6 +26,10 @@ from interactd.models.embedded import Embedded, EmbeddedSettings
 from interactd.models.keys import KeyRing
 from interactd.nouns import Json
 from interactd.paths import Paths
+from interactd.sandbox.credentials.store import Credentials
+from interactd.sandbox.egress.ways import NetworkWays
+from interactd.sandbox.environments import LocalEnvironments
+from interactd.sandbox.launchers import all_launchers
 from interactd.store.sqlite import SqliteStore
 
 logger = logging.getLogger(__name__)
@@ -42,7 +48,17 @@ class App:
             Embedded(paths, EmbeddedSettings.of(config.embedded)),
             config_file=str(paths.config_file),
         )
-        self.engine = LocalEngine(SqliteStore(paths.database), self.catalog, _engine_settings(paths, config))
+        store = SqliteStore(paths.database)
+        credentials = Credentials(paths)
+        self.environments = LocalEnvironments(paths, store, all_launchers(paths), ways=NetworkWays(credentials))
+        self.engine = LocalEngine(
+            store,
+            self.catalog,
+            _engine_settings(paths, config),
+            agents=AgentFolders(paths),
+            environments=self.environments,
+            fetcher=PolicyFetcher(credentials),
+        )
         self._faces: _KeyedFaces | None = None
 
     @property
