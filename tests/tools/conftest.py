@@ -48,7 +48,7 @@ class World:
         return CallContext(self.engine, caller, request_id, progress, deadline_s, client_name)
 
     async def call(self, tool: str, arguments: object = None, /, **context: Any) -> ToolResult:
-        return await interactd_tools.call(tool, arguments, self.context(**context))
+        return await interactd_tools.call(tool, arguments, self.context(**context), toolsets=["all"])
 
     async def ok(self, tool: str, /, **arguments: Any) -> ToolResult:
         """Call a tool that must succeed."""

@@ -12,19 +12,25 @@ import pytest
 from jsonschema import Draft202012Validator
 
 import interactd_tools
+from interactd import paths
 from interactd.errors import InvalidArgument
+from interactd.models.embedded.weights.table import lookup
 from interactd_tools import TOOLS, select
 from interactd_tools.docs import estimate, render, size
+from support.tokenizer import count
 
 SNAPSHOT = Path(__file__).parent / "tools_list.json"
 PAGE = Path(__file__).parents[2] / "docs" / "tools.md"
 MOST_TOKENS = 3500
+MOST_BYTES = 14_000
 NAMES = [
     "create_session",
     "send_turn",
+    "run_agent_background",
     "get_interaction",
     "respond",
     "cancel_interaction",
+    "fetch_artifacts",
     "list_sessions",
     "get_session",
     "fork_session",
@@ -32,6 +38,13 @@ NAMES = [
     "search_history",
     "list_agents",
     "server_status",
+]
+ENVIRONMENTS = [
+    "create_environment",
+    "list_environments",
+    "get_environment",
+    "fork_environment",
+    "delete_environment",
 ]
 
 
@@ -43,21 +56,32 @@ def nodes(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def test_the_names_are_fixed_and_so_is_their_order() -> None:
-    assert [tool.name for tool in select()] == NAMES == list(TOOLS)
+    assert [tool.name for tool in select()] == NAMES
+    assert [tool.name for tool in select(["environments"])] == NAMES + ENVIRONMENTS == list(TOOLS)
 
 
 def test_the_list_is_the_snapshot_and_its_size_is_known() -> None:
-    listed = [tool.as_dict() for tool in select()]
+    listed = [tool.as_dict() for tool in select(["all"])]
     assert {"bytes": size(select()), "tools": listed} == json.loads(SNAPSHOT.read_text()), (
         "run: python tests/tools/test_list.py"
     )
 
 
-def test_the_list_costs_less_than_3500_tokens() -> None:
+def test_the_list_is_small() -> None:
+    assert size(select()) < MOST_BYTES
     assert estimate(size(select())) < MOST_TOKENS
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("model", ["qwen2.5-coder-0.5b"])
+def test_the_list_costs_less_than_3500_tokens_to_a_real_model(model: str) -> None:
+    weights = paths.find().weights / lookup(model).file
+    if not weights.exists():
+        pytest.skip(f"needs the weights of {model}: interactd setup")
+    compact = json.dumps([tool.as_dict() for tool in select()], ensure_ascii=False, separators=(",", ":"))
+    assert count(compact, weights) < MOST_TOKENS
+
+
+@pytest.mark.parametrize("name", NAMES + ENVIRONMENTS)
 def test_a_schema_has_nothing_that_a_host_refuses(name: str) -> None:
     schema = TOOLS[name].input_schema
     Draft202012Validator.check_schema(schema)
@@ -73,7 +97,7 @@ def test_a_schema_has_nothing_that_a_host_refuses(name: str) -> None:
         assert len(inner.get("description", "")) <= 120
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES + ENVIRONMENTS)
 def test_a_tool_says_what_when_and_what_next_in_little_room(name: str) -> None:
     tool = TOOLS[name].as_dict()
     assert re.fullmatch(r"[a-z_]{1,24}", name)
@@ -82,18 +106,19 @@ def test_a_tool_says_what_when_and_what_next_in_little_room(name: str) -> None:
     hints = tool["annotations"]
     assert set(hints) == {"readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint"}
     assert not (hints["readOnlyHint"] and hints["destructiveHint"])
-    assert hints["readOnlyHint"] == name.startswith(("get_", "list_", "search_", "server_"))
+    assert hints["readOnlyHint"] == name.startswith(("get_", "list_", "search_", "server_", "fetch_"))
 
 
 def test_only_what_takes_away_is_destructive() -> None:
     takers = [name for name, tool in TOOLS.items() if tool.annotations.destructive]
-    assert takers == ["cancel_interaction", "delete_session"]
+    assert takers == ["cancel_interaction", "delete_session", "delete_environment"]
 
 
 def test_an_unknown_toolset_is_refused_by_name() -> None:
-    with pytest.raises(InvalidArgument, match="expected some of core, all, got 'scheduels'"):
+    with pytest.raises(InvalidArgument, match="expected some of core, environments, all, got 'sched"):
         select(["scheduels"])
-    assert select(["all"]) == select() == interactd_tools.select(["core", ""])
+    assert select() == interactd_tools.select(["core", ""])
+    assert select(["all"]) == select(["environments"]) == list(TOOLS.values())
 
 
 def test_the_page_of_the_tools_is_made_from_them() -> None:
@@ -101,5 +126,5 @@ def test_the_page_of_the_tools_is_made_from_them() -> None:
 
 
 if __name__ == "__main__":
-    made = {"bytes": size(select()), "tools": [tool.as_dict() for tool in select()]}
+    made = {"bytes": size(select()), "tools": [tool.as_dict() for tool in select(["all"])]}
     SNAPSHOT.write_text(json.dumps(made, indent=1) + "\n")

@@ -193,10 +193,9 @@ async def test_search_results_come_in_pages(world: World) -> None:
 async def test_models_are_listed_with_why_and_with_the_keys_of_the_caller(world: World) -> None:
     world.catalog.more = [ModelInfo("openai/gpt-5", "openai", False, "OPENAI_API_KEY is not set")]
     result = await world.call("list_agents", {}, connection="con_7")
-    assert result.text.startswith("1 model usable, 1 not")
+    assert result.text.startswith("0 agents · 1 model usable, 1 not")
     assert "auto: scripted/parrot" in result.text
     assert "- not usable: openai/gpt-5: OPENAI_API_KEY is not set" in result.text
-    assert "Agents: none in this version" in result.text
     assert 'Next: create_session(model="scripted/parrot")' in result.text
     assert "con_7" in world.catalog.asked_for
 

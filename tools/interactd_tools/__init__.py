@@ -13,6 +13,7 @@ from typing import Any
 
 from interactd.errors import InteractdError, InvalidArgument
 from interactd_tools import history, machine, sessions, turns
+from interactd_tools.agents import artifacts, environments, listing, run
 from interactd_tools.answers.failure import failure, unknown_tool
 from interactd_tools.context import CallContext, Tool, ToolResult
 from interactd_tools.deadlines import last_moment
@@ -22,9 +23,10 @@ from interactd_tools.registry import Bound
 log = logging.getLogger(__name__)
 
 _ORDER = (
-    *(sessions.create_session, *turns.TOOLS),
+    *(sessions.create_session, turns.send_turn, *run.TOOLS),
+    *(turns.get_interaction, turns.respond, turns.cancel_interaction, *artifacts.TOOLS),
     *(sessions.list_sessions, sessions.get_session, sessions.fork_session, sessions.delete_session),
-    *(*history.TOOLS, *machine.TOOLS),
+    *(*history.TOOLS, *listing.TOOLS, *machine.TOOLS, *environments.TOOLS),
 )
 _BOUND: dict[str, Bound[Any]] = {bound.tool.name: bound for bound in _ORDER}
 TOOLS: dict[str, Tool] = {name: bound.tool for name, bound in _BOUND.items()}

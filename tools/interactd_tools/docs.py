@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from interactd_tools import TOOLS, select
-from interactd_tools.answers.text import BYTES_PER_TOKEN
 from interactd_tools.arguments.fields import DEFAULT_TOKENS, MAX_TOKENS
 from interactd_tools.context import Tool
 from interactd_tools.deadlines import DEFAULT_S
+
+BYTES_PER_TOKEN = 4.1
+"""Of `tools/list`, as the tokenizers of current models count it (Qwen2.5: 4.2); text has fewer bytes a token."""
 
 _HEAD = """# Tools
 
 <!-- Made by `python -m interactd_tools.docs docs/tools.md`; a test holds the two equal. -->
 
-The MCP tools that interactd publishes: {count}, {bytes:,} bytes of `tools/list`, about {tokens:,} tokens.
+The MCP tools that interactd publishes: {count}, {bytes:,} bytes of `tools/list`, about {tokens:,} tokens. Further sets
+({sets}) are listed where they are asked for: `--toolsets {first}`.
 
 Every tool answers within its client's deadline ({deadline:g} s unless the client was seen to wait less) with the result
 or with a handle and the exact next call. A result is a status line with ids, at most {default:,} tokens of content
@@ -45,8 +48,11 @@ def estimate(count: int) -> int:
 def render() -> str:
     """Return the whole page."""
     listed = size(select())
+    sets = sorted({tool.toolset for tool in TOOLS.values()} - {"core"})
     head = _HEAD.format(
         count=len(select()),
+        sets=", ".join(sets),
+        first=sets[0],
         bytes=listed,
         tokens=estimate(listed),
         deadline=DEFAULT_S,
@@ -58,7 +64,8 @@ def render() -> str:
 
 def _tool(tool: Tool) -> str:
     hints = [name.removesuffix("Hint") for name, on in tool.annotations.as_dict().items() if on]
-    lines = [f"## {tool.name}", "", tool.description, "", f"Hints: {', '.join(hints) or 'none'}.", ""]
+    only = "" if tool.toolset == "core" else f" Only with `--toolsets {tool.toolset}`."
+    lines = [f"## {tool.name}", "", tool.description, "", f"Hints: {', '.join(hints) or 'none'}.{only}", ""]
     properties: dict[str, dict[str, Any]] = tool.input_schema["properties"]
     if not properties:
         return "\n".join([*lines, "No arguments.", ""])

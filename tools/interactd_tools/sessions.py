@@ -28,6 +28,7 @@ from interactd_tools.arguments.fields import (
     generation_config,
     pack_cursor,
 )
+from interactd_tools.arguments.places import AgentName, Place
 from interactd_tools.context import Annotations, CallContext, ToolResult
 from interactd_tools.keys import key_for
 from interactd_tools.registry import tool
@@ -37,9 +38,20 @@ _UNREAD_TURNS = 20
 
 class CreateSession(Arguments):
     model: Annotated[Line, Field(description="provider/name or auto (default); list_agents shows them.")] | None = None
+    agent: Annotated[AgentName, Field(description="Takes the turns, on that model.")] | None = None
+    environment: Annotated[Place, Field(description="As in run_agent_background.")] | None = None
     system_instruction: Annotated[Prose, Field(description="Instructions for every turn.")] | None = None
     thinking_level: Thinking | None = None
-    generation_config: Generation | None = None
+    generation_config: (
+        Annotated[
+            Generation,
+            Field(
+                description="{temperature, top_p, seed, max_output_tokens, stop_sequences, tool_choice: auto|any|none}",
+                json_schema_extra={"x-published": {"type": "object"}},
+            ),
+        ]
+        | None
+    ) = None
     tools: Functions | None = None
     ttl: Ttl = None
     title: Annotated[Line, Field(description="Shown in lists.")] | None = None
@@ -58,6 +70,8 @@ async def create_session(args: CreateSession, ctx: CallContext) -> ToolResult:
     restarts and can be used from any client of this machine. Then call send_turn."""
     session = await ctx.engine.create_session(
         model=args.model,
+        agent=args.agent,
+        environment=args.environment,
         system_instruction=args.system_instruction,
         generation_config=generation_config(args.thinking_level, args.generation_config),
         tools=args.tools,
@@ -84,8 +98,8 @@ def _made(session: Session, origin: str = "") -> ToolResult:
 
 class ListSessions(Arguments):
     state: Literal["active", "expired", "all"] = "active"
-    labels: Annotated[Labels, Field(description="Only those with all these labels.")] | None = None
-    unread: Annotated[bool, Field(description="Only those with finished background results nobody read.")] = False
+    labels: Annotated[Labels, Field(description="Only with all these.")] | None = None
+    unread: Annotated[bool, Field(description="Only with background results nobody read.")] = False
     limit: Annotated[int, Field(ge=1, le=100)] = 20
     cursor: Cursor | None = None
 
@@ -222,7 +236,7 @@ class ForkSession(Arguments):
 )
 async def fork_session(args: ForkSession, ctx: CallContext) -> ToolResult:
     """Make a new session that shares the history up to one interaction and goes its own way from there; the old one
-    stays as it is. Use it to try something else or go back. Instant and free. Then send_turn to the new session_id."""
+    stays as it is. Use it to try something else or go back. Then send_turn to the new session_id."""
     session = await ctx.engine.fork_session(
         args.session_id,
         at=args.at,

@@ -9,10 +9,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from interactd.engine.port import Result
-from interactd.errors import InteractdError
+from interactd.errors import InteractdError, InvalidArgument
 from interactd.nouns import Json
+from interactd.sandbox.environments_port import Artifact
 from interactd_tools.answers.interaction import View, read_already, show
-from interactd_tools.answers.text import plural
+from interactd_tools.answers.progress import is_agents
+from interactd_tools.answers.text import call, plural
 from interactd_tools.arguments.content import Input
 from interactd_tools.arguments.fields import (
     DEFAULT_TOKENS,
@@ -31,13 +33,16 @@ from interactd_tools.arguments.fields import (
     generation_config,
     wrong,
 )
+from interactd_tools.arguments.places import AgentName, Place
 from interactd_tools.context import Annotations, CallContext, ToolResult
 from interactd_tools.keys import key_for
 from interactd_tools.registry import tool
 from interactd_tools.waiting import wait
 
 DEFAULT_WAIT_S = 30
+REPEATED = "This key was used before: here is that work, nothing new was started."
 _COURTESY_S = 0.25
+_LISTING_S = 2.0
 Background = Annotated[bool, Field(description="Return a handle at once.")]
 
 
@@ -47,10 +52,10 @@ class SendTurn(Arguments):
     wait_s: WaitS = DEFAULT_WAIT_S
     background: Background = False
     max_tokens: MaxTokens = DEFAULT_TOKENS
-    previous_interaction_id: (
-        Annotated[InteractionId, Field(description="Go on from this earlier turn instead of the last.")] | None
-    ) = None
+    previous_interaction_id: Annotated[InteractionId, Field(description="Go on from this earlier turn.")] | None = None
     model: Annotated[Line, Field(description="Another model, for this turn.")] | None = None
+    agent: Annotated[AgentName, Field(description="An agent takes this turn.")] | None = None
+    environment: Annotated[Place, Field(description="As in run_agent_background.")] | None = None
     system_instruction: Annotated[Prose, Field(description="Replaces the session's, for this turn.")] | None = None
     thinking_level: Thinking | None = None
     generation_config: (
@@ -81,11 +86,19 @@ async def send_turn(args: SendTurn, ctx: CallContext) -> ToolResult:
     its interaction_id for get_interaction: do not send it again. If the model calls functions the status is
     requires_action: run them and call respond. A long answer is cut and says how to read on."""
     begun = time.monotonic()
+    if args.model and args.agent:
+        raise InvalidArgument(
+            "agent: expected either agent or model for a turn, got both",
+            repair=f"Next: {call('send_turn', {'session_id': args.session_id, 'agent': args.agent, 'input': '...'})}",
+            field="agent",
+        )
     result = await ctx.engine.send_turn(
         args.session_id,
         args.input,
         previous_interaction_id=args.previous_interaction_id,
         model=args.model,
+        agent=args.agent,
+        environment=args.environment,
         system_instruction=args.system_instruction,
         generation_config=generation_config(args.thinking_level, args.generation_config),
         tools=args.tools,
@@ -94,12 +107,13 @@ async def send_turn(args: SendTurn, ctx: CallContext) -> ToolResult:
         idempotency_key=key_for(ctx, "send_turn", args, args.idempotency_key),
         caller=ctx.caller,
     )
-    return await _outcome(result, args, ctx, begun)
+    return await outcome(result, args, ctx, begun)
 
 
-async def _outcome(
+async def outcome(
     started: Result, args: SendTurn | Respond, ctx: CallContext, begun: float, answered: set[str] | None = None
 ) -> ToolResult:
+    """Wait for a turn that was started, as long as its caller would, and show what came of it."""
     result = started
     if not args.background:
         result = await wait(ctx, started.interaction.id, args.wait_s, begun=begun)
@@ -110,11 +124,25 @@ async def _outcome(
         args.max_tokens,
         skip=read_already(result, answered) if answered else 0,
         unread=await _unread(ctx, result),
-        note="This key was used before: here is that work, nothing new was started." if repeated else "",
+        note=REPEATED if repeated else "",
+        artifacts=await left(ctx, result),
     )
     answer = show(result, view)
     answer.is_error = result.interaction.status == "failed"
     return answer
+
+
+async def left(ctx: CallContext, result: Result) -> list[Artifact]:
+    """Return the files that an agent's finished turn left."""
+    one = result.interaction
+    if not one.terminal or not is_agents(one):
+        return []
+    try:
+        # The answer is here: what cannot be listed now must not lose it.
+        async with asyncio.timeout(_LISTING_S):
+            return await ctx.engine.artifacts(one.id, caller=ctx.caller)
+    except (TimeoutError, InteractdError):
+        return []
 
 
 async def _unread(ctx: CallContext, result: Result) -> str:
@@ -150,23 +178,31 @@ class GetInteraction(Arguments):
     example='get_interaction(interaction_id="int_...")',
 )
 async def get_interaction(args: GetInteraction, ctx: CallContext) -> ToolResult:
-    """Get the result of a turn by its interaction_id, waiting up to wait_s if it still runs, or read on in a long
-    answer with offset. Call it again while the status is queued or in_progress. Reading twice costs nothing."""
+    """Get the result of a turn, waiting up to wait_s if it still runs (of an agent: what it does now), or read on in a
+    long answer with offset. Call it again while the status is queued or in_progress. Reading twice costs nothing."""
     result = await wait(ctx, args.interaction_id, args.wait_s, begun=time.monotonic())
-    return show(result, View(args.max_tokens, offset=args.offset, detailed=args.response_format == "detailed"))
+    view = View(args.max_tokens, offset=args.offset, detailed=args.response_format == "detailed")
+    view.artifacts = await left(ctx, result)
+    return show(result, view)
 
 
 class FunctionResult(Arguments):
-    """What one call gave."""
-
-    call_id: Annotated[str, Field(min_length=1, max_length=200)]
+    call_id: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=200,
+            json_schema_extra={"schema": {"type": "string", "x-expected": "text of 1 to 200 characters"}},
+        ),
+    ]
     result: Annotated[
         Any,
         Field(
-            description="Text or JSON.", json_schema_extra={"schema": {"type": "string", "x-expected": "text or JSON"}}
+            description="Text, JSON, allow or deny.",
+            json_schema_extra={"schema": {"type": "string", "x-expected": "text or JSON"}},
         ),
     ]
-    is_error: Annotated[bool, Field(description="The function failed; result says why.")] = False
+    is_error: Annotated[bool, Field(description="It failed; result says why.")] = False
 
 
 def _each_once(results: list[FunctionResult]) -> list[FunctionResult]:
@@ -174,6 +210,9 @@ def _each_once(results: list[FunctionResult]) -> list[FunctionResult]:
     if twice := next((one for one in ids if ids.count(one) > 1), None):
         raise wrong(f"expected each call_id once, got {twice[:60]} twice")
     return results
+
+
+_RESULTS = "a list of {call_id, result}"
 
 
 class Respond(Arguments):
@@ -185,7 +224,7 @@ class Respond(Arguments):
             description="One for each call.",
             min_length=1,
             max_length=128,
-            json_schema_extra={"x-expected": "a list of {call_id, result}"},
+            json_schema_extra={"x-published-without": ["minItems", "maxItems"], "x-expected": _RESULTS},
         ),
     ]
     wait_s: WaitS = DEFAULT_WAIT_S
@@ -196,13 +235,13 @@ class Respond(Arguments):
 
 @tool(
     Respond,
-    title="Answer function calls",
+    title="Respond",
     annotations=Annotations(read_only=False, destructive=False, idempotent=False, open_world=True),
     example='respond(interaction_id="int_...", results=[{"call_id": "...", "result": "..."}])',
 )
 async def respond(args: Respond, ctx: CallContext) -> ToolResult:
-    """Give the results of the functions an interaction with status requires_action waits for, by call_id. When none
-    is missing the model goes on, and the answer comes as from send_turn."""
+    """Give an interaction with status requires_action what it waits for, by call_id: results of functions, or allow or
+    deny for what an agent wants to do. When nothing is missing it goes on; the answer comes as from send_turn."""
     begun = time.monotonic()
     result = await ctx.engine.respond(
         args.interaction_id,
@@ -210,7 +249,7 @@ async def respond(args: Respond, ctx: CallContext) -> ToolResult:
         idempotency_key=key_for(ctx, "respond", args, args.idempotency_key),
         caller=ctx.caller,
     )
-    return await _outcome(result, args, ctx, begun, {one.call_id for one in args.results})
+    return await outcome(result, args, ctx, begun, {one.call_id for one in args.results})
 
 
 def _sent(one: FunctionResult) -> Json:
@@ -232,7 +271,7 @@ async def cancel_interaction(args: CancelInteraction, ctx: CallContext) -> ToolR
     """Stop a turn that is queued, running or waiting for respond; the provider call ends at once and what it made is
     kept. A finished turn stays as it is. The session can be used again right away."""
     result = await ctx.engine.cancel(args.interaction_id, caller=ctx.caller)
-    return show(result, View(DEFAULT_TOKENS))
+    return show(result, View(DEFAULT_TOKENS, artifacts=await left(ctx, result)))
 
 
 TOOLS = (send_turn, get_interaction, respond, cancel_interaction)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from interactd.engine.port import Result
 from interactd.nouns import Interaction, Json, Step
+from interactd.sandbox.environments_port import Artifact
+from interactd_tools.answers import artifacts as files
+from interactd_tools.answers.progress import doing, figures, is_agents, progress, sandbox_label
 from interactd_tools.answers.text import Piece, answer, call, compact, cut, one_line, plural, span, usage_line
 from interactd_tools.context import Image, Link, ToolResult
 
@@ -29,6 +32,8 @@ class View:
     unread: str = ""
     """A line about other results that nobody has read yet."""
     note: str = ""
+    artifacts: list[Artifact] = field(default_factory=list[Artifact])
+    """What an agent's finished turn left."""
 
 
 def show(result: Result, view: View) -> ToolResult:
@@ -37,7 +42,7 @@ def show(result: Result, view: View) -> ToolResult:
     piece = cut(body(result, detailed=view.detailed), view.max_tokens, view.offset or view.skip)
     # A text that is still growing is only read when asked for by offset: it would be sent twice.
     shown = one.status not in ("queued", "in_progress") or view.offset is not None
-    following = _rest(one.id, piece, detailed=view.detailed) if shown and piece.cut else _next(result)
+    following = _rest(one.id, piece, detailed=view.detailed) if shown and piece.cut else _next(result, view)
     images, unsent = _images(result.steps) if shown and not view.offset else ([], "")
     text = answer(
         _head(result),
@@ -46,26 +51,42 @@ def show(result: Result, view: View) -> ToolResult:
         piece.text if shown else "",
         _cut_line(piece, following, view) if shown else "",
         unsent,
-        "\n".join(line for line in (_figures(one), view.unread, f"Next: {_write(_next(result))}") if line),
+        files.brief(view.artifacts) if not view.offset else "",
+        "\n".join(
+            line for line in (_figures(result), _place(one), view.unread, f"Next: {_then(result, view)}") if line
+        ),
     )
     links = [Link(f"interactd://interactions/{one.id}", f"interaction {one.id}")] if shown and piece.cut else []
-    return ToolResult(text, _fields(result, piece if shown else None, following), images=images, links=links)
+    fields = _fields(result, piece if shown else None, following)
+    if view.artifacts:
+        fields["artifacts"] = [files.facts(one) for one in view.artifacts[: files.FEW]]
+    return ToolResult(text, fields, images=images, links=links)
 
 
 def body(result: Result, *, detailed: bool = False) -> str:
     """Return everything an offset counts in: the model's text, then the calls that wait for an answer."""
     if detailed:
         return render(result.steps, result.partial_text)
-    parts = [step.text for step in result.steps if step.type == "model_output"] + [result.partial_text]
+    parts = [step.text for step in _answers(result)] + [result.partial_text]
     if result.interaction.status == "requires_action" and result.waiting_for:
         parts.append(_waiting(result.waiting_for))
     return "\n\n".join(part for part in parts if part)
 
 
+def _answers(result: Result) -> list[Step]:
+    """The steps whose text is the answer: all a model said, but of an agent only what it said after its last call."""
+    outputs = [(at, step) for at, step in enumerate(result.steps) if step.type == "model_output" and step.text]
+    if not is_agents(result.interaction):
+        return [step for _, step in outputs]
+    calls = [at for at, step in enumerate(result.steps) if step.type.endswith(("_call", "_result"))]
+    last = [step for at, step in outputs if not calls or at > calls[-1]]
+    return last or ([outputs[-1][1]] if outputs and not result.partial_text else [])
+
+
 def read_already(result: Result, answered: set[str]) -> int:
     """Return the length of the text that came before the results of these calls: its caller has read it."""
     given = [i for i, step in enumerate(result.steps) if step.body.get("call_id") in answered]
-    if not given:
+    if not given or is_agents(result.interaction):
         return 0
     before = [step.text for step in result.steps[: given[-1]] if step.type == "model_output" and step.text]
     return len("\n\n".join(before)) + 2 if before else 0
@@ -95,6 +116,13 @@ def _step(step: Step) -> str:
             value = fields.get("result")
             said = value if isinstance(value, str) else compact(value)
             return f"[{kind} of {fields.get('name') or 'call'}, call_id={fields.get('call_id')}]\n{said}"
+        case "code_execution_call":
+            code: Json = fields.get("arguments") or {}
+            return f"[runs {code.get('language') or 'code'}, call_id={fields.get('id')}]\n{code.get('code') or ''}"
+        case "code_execution_result":
+            kind = "error" if fields.get("is_error") else "output"
+            value = fields.get("result")
+            return f"[{kind}, call_id={fields.get('call_id')}]\n{value if isinstance(value, str) else compact(value)}"
         case _:
             return f"[{step.type}]\n{compact(fields)}"
 
@@ -114,8 +142,9 @@ def _where(part: Json) -> str:
 
 def _head(result: Result) -> str:
     one = result.interaction
+    agent = f" · agent {one.agent}" if one.agent else ""
     model = f" · model {one.model}" if one.model else ""
-    return f"{one.status} · interaction {one.id} · session {one.session_id}{model}"
+    return f"{one.status} · interaction {one.id} · session {one.session_id}{agent}{model}"
 
 
 def _trouble(result: Result) -> str:
@@ -128,6 +157,9 @@ def _trouble(result: Result) -> str:
             return f"It waits for the turn before it{place} and starts by itself."
         case "in_progress":
             took = span(time.time() - (one.started_at or one.created_at))
+            if is_agents(one):
+                now = progress(result.steps, writing=bool(result.partial_text))
+                return f"Running for {took}, {now}\nIt goes on by itself, also without you: do not send it again."
             return f"Running for {took}, {so_far} characters so far. It goes on by itself: do not send it again."
         case "failed":
             error = one.error or {}
@@ -139,21 +171,47 @@ def _trouble(result: Result) -> str:
             if one.finish_reason in ("length", "max_tokens", "MAX_TOKENS"):
                 return "The model stopped at its output limit: this is not the whole answer."
             why = (one.error or {}).get("message") or f"finish reason {one.finish_reason or 'unknown'}"
-            return one_line(f"The answer is not complete: {why}.", 500)
+            return one_line(f"The answer is not complete: {str(why).rstrip('.')}. {_repair(one)}", 700).strip()
         case "budget_exceeded":
-            return "It stopped because its budget was used up; what it had made is kept."
+            why = (one.error or {}).get("message") or "its budget was used up"
+            return one_line(
+                f"It stopped: {str(why).rstrip('.')}. What it had made is kept. {_repair(one)}", 700
+            ).strip()
         case "completed" if not body(result):
             return "The model ended its turn without any text."
         case _:
             return ""
 
 
+def _repair(one: Interaction) -> str:
+    # Of a model's own limit the next call, which is shown anyway, says it all.
+    return str((one.error or {}).get("repair") or "") if is_agents(one) else ""
+
+
 def _waiting(calls: list[Json]) -> str:
-    lines = [f"Waiting for {plural(len(calls), 'function result')}:"]
+    asked = [one for one in calls if is_question(one)]
+    plain = [one for one in calls if not is_question(one)]
+    lines = [f"Waiting for {plural(len(plain), 'function result')}:"] if plain else []
     lines += [
-        f"- {one.get('name')}, call_id={compact(one.get('id'))}: {compact(one.get('arguments'))}" for one in calls
+        f"- {one.get('name')}, call_id={compact(one.get('id'))}: {compact(one.get('arguments'))}" for one in plain
     ]
+    if asked:
+        lines.append(
+            f"Waiting for a decision on {plural(len(asked), 'call')}. Ask the user, unless they decided already:"
+        )
+    for one in asked:
+        question = one_line(str(one.get("question") or f"May it go on with {doing(one)}?"), 500)
+        lines.append(
+            f"- {question} call_id={compact(one.get('id'))}, {one.get('name')}: {compact(one.get('arguments'))}"
+        )
+    if asked:
+        lines.append('Answer each with result "allow" or "deny", or {"decision": "deny", "reason": "..."}.')
     return "\n".join(lines)
+
+
+def is_question(waiting: Json) -> bool:
+    """Whether a call waits for a decision rather than for a result."""
+    return waiting.get("kind") in ("approval", "replay")
 
 
 def _cut_line(piece: Piece, rest: Json, view: View) -> str:
@@ -169,23 +227,54 @@ def _rest(interaction_id: str, piece: Piece, *, detailed: bool) -> Json:
     return {"tool": "get_interaction", "arguments": arguments}
 
 
-def _figures(one: Interaction) -> str:
+def _figures(result: Result) -> str:
+    one = result.interaction
     if not one.terminal and one.status != "requires_action":
         return ""
     known = one.usage is not None or one.status in ("completed", "requires_action", "incomplete")
     line = usage_line(one.usage) if known else "Ended"
     if one.finished_at is not None:
         line += f" {'·' if known else 'after'} {span(one.finished_at - (one.started_at or one.created_at))}"
+    if is_agents(one) and (taken := figures(result.steps)):
+        line += f" · {taken}"
     return line if known or one.finished_at is not None else ""
 
 
-def _next(result: Result) -> Json:
+def _place(one: Interaction) -> str:
+    """Where an agent worked, and how well that was closed off."""
+    if not is_agents(one) or not one.environment_id:
+        return ""
+    label = sandbox_label(one.isolation)
+    return f"Environment: {one.environment_id}" + (f" · sandbox {label}" if label else "")
+
+
+def _then(result: Result, view: View) -> str:
+    written = _write(_next(result, view))
+    one = result.interaction
+    if one.status in ("queued", "in_progress") and is_agents(one):
+        return f"{written}, or {call('cancel_interaction', {'interaction_id': one.id})}"
+    return f"{written}, or {_write(_go_on(one))}" if one.terminal and view.artifacts else written
+
+
+def _next(result: Result, view: View | None = None) -> Json:
     one = result.interaction
     if one.status in ("queued", "in_progress"):
         return {"tool": "get_interaction", "arguments": {"interaction_id": one.id, "wait_s": 30}}
     if one.status == "requires_action":
-        results = [{"call_id": waiting.get("id"), "result": _INPUT} for waiting in result.waiting_for]
+        results = [
+            {"call_id": waiting.get("id"), "result": "allow" if is_question(waiting) else _INPUT}
+            for waiting in result.waiting_for
+        ]
         return {"tool": "respond", "arguments": {"interaction_id": one.id, "results": results}}
+    if view is not None and view.artifacts:
+        arguments: Json = {"interaction_id": one.id}
+        if len(view.artifacts) == 1:
+            arguments["name"] = files.named(view.artifacts[0])
+        return {"tool": "fetch_artifacts", "arguments": arguments}
+    return _go_on(one)
+
+
+def _go_on(one: Interaction) -> Json:
     goes_on = {"incomplete": "Go on.", "failed": "<the same input>"}.get(one.status, _INPUT)
     return {"tool": "send_turn", "arguments": {"session_id": one.session_id, "input": goes_on}}
 
@@ -197,8 +286,14 @@ def _write(following: Json) -> str:
 def _fields(result: Result, piece: Piece | None, following: Json) -> dict[str, Any]:
     one = result.interaction
     fields: dict[str, Any] = {"session_id": one.session_id, "interaction_id": one.id, "status": one.status}
+    if one.agent:
+        fields["agent"] = one.agent
     if one.model:
         fields["model"] = one.model
+    if one.environment_id:
+        fields["environment_id"] = one.environment_id
+    if label := sandbox_label(one.isolation):
+        fields["sandbox"] = label
     if one.usage is not None and one.usage.as_dict():
         fields["usage"] = one.usage.as_dict()
     if one.finished_at is not None:
@@ -206,7 +301,10 @@ def _fields(result: Result, piece: Piece | None, following: Json) -> dict[str, A
     if one.status == "failed":
         fields["error"] = (one.error or {}).get("code", "internal")
     if result.waiting_for and one.status == "requires_action":
-        fields["calls"] = [{"call_id": c.get("id"), "name": c.get("name")} for c in result.waiting_for]
+        fields["calls"] = [
+            {"call_id": c.get("id"), "name": c.get("name"), **({"kind": c["kind"]} if is_question(c) else {})}
+            for c in result.waiting_for
+        ]
     if result.replayed:
         fields["replayed"] = True
     if piece is not None:

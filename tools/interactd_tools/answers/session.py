@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import Any, Literal
 
 from interactd.nouns import Json, Session, Step
@@ -24,7 +25,7 @@ def line(session: Session, *, unread: list[str] | None = None) -> str:
     if session.title:
         parts.append(compact(one_line(session.title, 80)))
     parts += [
-        session.model or "no model",
+        who(session),
         plural(session.turns, "turn"),
         f"active {span(now - session.updated_at)} ago",
     ]
@@ -38,9 +39,16 @@ def line(session: Session, *, unread: list[str] | None = None) -> str:
     return text
 
 
+def who(session: Session) -> str:
+    """Say who takes the session's turns."""
+    names = [f"agent {session.agent}" if session.agent else "", session.model or ""]
+    return " on ".join(name for name in names if name) or "no model"
+
+
 def head(session: Session) -> str:
     """Return the status line of a session."""
-    model = f" · model {session.model}" if session.model else ""
+    agent = f" · agent {session.agent}" if session.agent else ""
+    model = f"{agent} · model {session.model}" if session.model else agent
     title = f" · {compact(one_line(session.title, 80))}" if session.title else ""
     return f"{session.state} · session {session.id}{model}{title}"
 
@@ -65,8 +73,12 @@ def about_model(model: str | None) -> str:
 def fields(session: Session) -> Json:
     """Return the small structured form."""
     out: Json = {"session_id": session.id, "state": session.state, "turns": session.turns}
+    if session.agent:
+        out["agent"] = session.agent
     if session.model:
         out["model"] = session.model
+    if isinstance(session.environment, str):
+        out["environment_id"] = session.environment
     if session.expires_at is not None:
         out["expires_at"] = iso(session.expires_at)
     if session.head:
@@ -99,10 +111,11 @@ def _label(turn: Turn) -> str:
 def _concise(turn: Turn) -> str:
     said = " ".join(step.text for step in turn.steps if step.type == "user_input")
     answered = " ".join(step.text for step in turn.steps if step.type == "model_output")
-    calls = [step for step in turn.steps if step.type == "function_call"]
+    calls = [step for step in turn.steps if step.type in ("function_call", "code_execution_call")]
     lines = [_label(turn), f"user: {one_line(said, _SAID) or _other(turn.steps, 'user_input')}"]
     if calls:
-        lines.append(f"calls: {', '.join(str(step.body.get('name')) for step in calls)}")
+        names = Counter(str(step.body.get("name") or "code_execution") for step in calls)
+        lines.append("calls: " + ", ".join(name if n == 1 else f"{name} ({n} times)" for name, n in names.items()))
     if answered:
         lines.append(f"model: {one_line(answered, _SAID)}")
     elif turn.interaction.error:

@@ -53,11 +53,9 @@ def _id(kind: Kind, example: str) -> tuple[object, ...]:
 
 _session_check, _session_extra = _id("session", "ses_")
 _interaction_check, _interaction_extra = _id("interaction", "int_")
-_ID = "Id or unique prefix."
-SessionId = Annotated[str, _session_check, Field(description=_ID, json_schema_extra=cast("Any", _session_extra))]
-InteractionId = Annotated[
-    str, _interaction_check, Field(description=_ID, json_schema_extra=cast("Any", _interaction_extra))
-]
+# That a unique prefix is enough is said once, in the server's instructions, and not in every tool.
+SessionId = Annotated[str, _session_check, Field(json_schema_extra=cast("Any", _session_extra))]
+InteractionId = Annotated[str, _interaction_check, Field(json_schema_extra=cast("Any", _interaction_extra))]
 
 
 def _line(value: str) -> str:
@@ -99,7 +97,7 @@ Key = Annotated[
     str,
     AfterValidator(_line),
     Field(
-        description="Same key, same work: safe to resend.",
+        description="Same key, same work.",
         json_schema_extra={"x-expected": f"a key of at most {MAX_LINE} characters"},
     ),
 ]
@@ -182,16 +180,22 @@ WaitS = Annotated[
     float,
     Field(
         ge=0,
-        description=f"Seconds to wait for the result, 0 to {MAX_WAIT_S}; then a handle.",
+        description=f"Seconds to wait, at most {MAX_WAIT_S}.",
         json_schema_extra={"schema": {"type": "number", "x-expected": f"seconds from 0 to {MAX_WAIT_S}"}},
     ),
 ]
 MaxTokens = Annotated[
     int,
-    Field(ge=100, description=f"Most tokens of content, up to {MAX_TOKENS}."),
+    Field(
+        ge=100,
+        description=f"Of content, at most {MAX_TOKENS}.",
+        json_schema_extra={"schema": {"type": "integer", "x-expected": "a whole number of at least 100"}},
+    ),
     AfterValidator(lambda n: min(n, MAX_TOKENS)),
 ]
-Offset = Annotated[int, Field(ge=0)]
+Offset = Annotated[
+    int, Field(ge=0, json_schema_extra={"schema": {"type": "integer", "x-expected": "a whole number of at least 0"}})
+]
 
 
 def _choice(*choices: str) -> Any:
@@ -292,17 +296,12 @@ def _functions(value: list[Json]) -> list[Json]:
     return value
 
 
-_FUNCTION_SCHEMA: Json = {
-    "type": "object",
-    "properties": {"name": {"type": "string"}, "description": {"type": "string"}, "parameters": {"type": "object"}},
-    "required": ["name"],
-}
 Functions = Annotated[
     list[Annotated[Json, BeforeValidator(_function)]],
     AfterValidator(_functions),
     Field(
-        description="Functions the model may call; you run them and answer with respond.",
-        json_schema_extra={"schema": {"type": "array", "items": {"type": "object", "x-published": _FUNCTION_SCHEMA}}},
+        description="{name, description, parameters: JSON schema}: it may call them; you answer with respond.",
+        json_schema_extra={"schema": {"type": "array", "items": {"type": "object"}}},
     ),
 ]
 OtherFunctions = Annotated[

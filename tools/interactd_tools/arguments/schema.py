@@ -24,9 +24,11 @@ def polish(model: type[BaseModel]) -> dict[str, Any]:
 def published(node: dict[str, Any]) -> dict[str, Any]:
     """Return the schema as `tools/list` shows it.
 
-    `x-expected` phrases and defaults of false go; a field with `x-published` shows that schema instead of its own
-    (what another tool of the list already spells out), one with `x-published: None` is taken but not shown.
+    `x-expected` phrases, defaults of false and what `x-published-without` names go. A field with `x-published` shows
+    that schema instead of its own (hosts pay for every word of the list; errors have the rest), one with
+    `x-published: None` is taken but not shown.
     """
+    node = {key: value for key, value in node.items() if key not in node.get("x-published-without", ())}
     if (other := node.get("x-published")) is not None:
         node = {**other, **{key: node[key] for key in ("description",) if key in node}}
     out: dict[str, Any] = {}

@@ -1,0 +1,1 @@
+"""Agents over MCP: their runs, the files they leave, the environments they work in, and which there are."""
