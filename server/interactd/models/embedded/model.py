@@ -90,7 +90,7 @@ class EmbeddedModel:
             body["grammar"] = planned.grammar
         await self._fits(server, body["messages"])
         parser = wire.parser(request)
-        reader = CallReader(planned.tools) if planned.tools else None
+        reader = CallReader(planned.form) if planned.form else None
         held: list[StepFinished] = []
         timings: Json = {}
         sse = SseReader()

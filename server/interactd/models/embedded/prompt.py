@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 from interactd.errors import InvalidArgument
-from interactd.models.embedded.calls import protocol
+from interactd.models.embedded.calls import agent, protocol
 from interactd.models.embedded.settings import EmbeddedSettings
 from interactd.models.port import ModelRequest
 from interactd.nouns import Json, Step, text_content
@@ -27,7 +27,7 @@ class Plan:
 
     request: ModelRequest
     grammar: str | None
-    tools: list[Json]
+    form: agent.Form | None
 
 
 def plan(request: ModelRequest, settings: EmbeddedSettings) -> Plan:
@@ -44,7 +44,10 @@ def plan(request: ModelRequest, settings: EmbeddedSettings) -> Plan:
         raise InvalidArgument("tool_choice is `any`, but there are no tools.", field="tool_choice")
     protocol.check(request.tools)
     tools = [] if choice == "none" else sorted(request.tools, key=lambda tool: str(tool["name"]))
-    if tools:
+    working = agent.fits(tools)
+    if working:
+        system = agent.system(request.system_instruction, tools)
+    elif tools:
         system = f"{request.system_instruction or SYSTEM_WITH_TOOLS}\n\n{protocol.describe(tools)}"
     else:
         system = request.system_instruction or SYSTEM
@@ -56,11 +59,16 @@ def plan(request: ModelRequest, settings: EmbeddedSettings) -> Plan:
         temperature=TEMPERATURE if request.config.temperature is None else request.config.temperature,
         max_output_tokens=request.config.max_output_tokens or settings.max_output_tokens,
     )
-    plain = replace(request, steps=_plain(request.steps, tools), system_instruction=system, tools=[], config=config)
-    return Plan(plain, protocol.grammar(tools, choice) if tools and choice != "none" else None, tools)
+    steps = _plain(request.steps, tools, working=working)
+    plain = replace(request, steps=steps, system_instruction=system, tools=[], config=config)
+    if not tools or choice == "none":
+        return Plan(plain, None, None)
+    if working:
+        return Plan(plain, agent.grammar(tools, choice, request.steps), agent.FORM)
+    return Plan(plain, protocol.grammar(tools, choice), agent.json_form(tools))
 
 
-def _plain(steps: list[Step], tools: list[Json]) -> list[Step]:
+def _plain(steps: list[Step], tools: list[Json], *, working: bool) -> list[Step]:
     newest = next((n for n in range(len(steps), 0, -1) if steps[n - 1].type == "model_output"), 0)
     out: list[Step] = []
     for number, step in enumerate(steps):
@@ -68,12 +76,12 @@ def _plain(steps: list[Step], tools: list[Json]) -> list[Step]:
             case "user_input":
                 _add(out, "user_input", _content(step, refuse_media=number >= newest))
             case "function_result":
-                _add(out, "user_input", protocol.render_result(step))
+                _add(out, "user_input", agent.render_result(step) if working else protocol.render_result(step))
             case "model_output":
                 text = _content(step, refuse_media=False)
                 _add(out, "model_output", protocol.ANSWER + text if tools and text else text)
             case "function_call":
-                _add(out, "model_output", protocol.render_call(step, tools))
+                _add(out, "model_output", agent.render_call(step) if working else protocol.render_call(step, tools))
             case _:
                 # Thoughts and other providers' own steps mean nothing to this model.
                 continue

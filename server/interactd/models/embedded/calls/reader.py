@@ -6,16 +6,17 @@ import json
 
 from interactd.errors import StreamMalformed
 from interactd.ids import new_ulid
-from interactd.models.embedded.calls.protocol import ANSWER, CALL, parse_call
+from interactd.models.embedded.calls.agent import Form
+from interactd.models.embedded.calls.protocol import ANSWER
 from interactd.models.port import Finished, ModelEvent, StepDelta, StepFinished, StepStarted
-from interactd.nouns import Json, Step, text_content
+from interactd.nouns import Step, text_content
 
 
 class CallReader:
     """Turns the events of one plain text answer into those of an answer or a call."""
 
-    def __init__(self, tools: list[Json]) -> None:
-        self._tools = tools
+    def __init__(self, form: Form) -> None:
+        self._form = form
         self._text = ""
         self._mode = ""
         self._called = False
@@ -43,9 +44,10 @@ class CallReader:
         if self._mode == "answer":
             return [event]
         self._text += event.text
-        if self._mode == "call" or ANSWER.startswith(self._text) or CALL.startswith(self._text):
+        beginnings = (ANSWER, *self._form.begins)
+        if self._mode == "call" or any(each.startswith(self._text) for each in beginnings):
             return []
-        if self._text.startswith(CALL):
+        if self._text.startswith(self._form.begins):
             self._mode = "call"
             return []
         # Also a server that ignores grammars comes here: what it says is an answer.
@@ -59,7 +61,7 @@ class CallReader:
         if self._mode == "answer":
             text = step.text.removeprefix(ANSWER)
             return [StepFinished(index, Step(step.type, {"content": [text_content(text)]}, step.state))]
-        found = parse_call(self._text.removeprefix(CALL), self._tools) if self._mode == "call" else None
+        found = self._form.parse(self._text) if self._mode == "call" or self._text in self._form.begins else None
         if found is None:
             self._broken = True
             return []
