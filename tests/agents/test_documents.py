@@ -11,18 +11,17 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.agent_folders import write
 
 from interactd import paths
 from interactd.agents import AgentFolders
 from interactd.agents.documents import Document, json_text, text, yaml_text
 from interactd.errors import BadManifest
+from support.agent_folders import write
 
-PIECES = st.sampled_from(
-    """: - [ ] { } , & * ! | > ' " % @ ` # ? ~ <<: --- ... !!str &a *a \\ \\u0000 \\ud800 \\U00110000 1e999 0x .nan id: tools:
-    environment: sources: limits: steps: description: requires: true null 99999999999999999999999""".split()
-    + ["\n", "\n  ", "\n- ", "\n    ", " ", "\t", "é", "\u2028", "\x85", "\ufeff", "\U0001f600"]
-)
+WORDS = """: - [ ] { } , & * ! | > ' " % @ ` # ? ~ <<: --- ... !!str &a *a \\ \\u0000 \\ud800 \\U00110000 1e999 0x .nan
+id: tools: environment: sources: limits: steps: description: requires: true null 99999999999999999999999"""
+BREAKS = ["\n", "\n  ", "\n- ", "\n    ", " ", "\t", "é", "\u2028", "\x85", "\ufeff", "\U0001f600"]
+PIECES = st.sampled_from([*WORDS.split(), *BREAKS])
 YAML_LIKE = st.lists(PIECES, max_size=40).map("".join)
 JSON_VALUES: Any = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats(allow_nan=False, allow_infinity=False)
@@ -51,14 +50,19 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> tuple[AgentFolders, Pat
 
 @given(st.binary(max_size=120) | YAML_LIKE.map(lambda part: b"id: garbled\ndescription: x\n" + part.encode()))
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_garbage_in_a_manifest_is_a_bad_manifest_and_nothing_else(machine: tuple[AgentFolders, Path], data: bytes) -> None:
+def test_garbage_in_a_manifest_is_a_bad_manifest_and_nothing_else(
+    machine: tuple[AgentFolders, Path], data: bytes
+) -> None:
     folders, folder = machine
     (folder / "agent.yaml").write_bytes(data)
+    error: BadManifest | None = None
     try:
         folders.resolve_now("garbled")
-    except BadManifest as error:
+    except BadManifest as told:
+        error = told
+    if error is not None:
         assert error.message.isprintable()
-        json.dumps(error.as_dict()).encode()
+        assert json.loads(json.dumps(error.as_dict()))["code"] == "bad_manifest"
 
 
 @given(JSON_VALUES)
@@ -114,7 +118,20 @@ def test_a_number_that_is_none_is_still_a_number() -> None:
         "%TAG ! tag:x,2000:\n---\n!a b",
         "? " * 30_000,
     ],
-    ids=["bomb", "brackets", "braces", "dashes", "steps", "commas", "many", "quotes", "escapes", "comment", "tag", "marks"],
+    ids=[
+        "bomb",
+        "brackets",
+        "braces",
+        "dashes",
+        "steps",
+        "commas",
+        "many",
+        "quotes",
+        "escapes",
+        "comment",
+        "tag",
+        "marks",
+    ],
 )
 def test_a_hostile_text_takes_no_time(written: str) -> None:
     started = time.perf_counter()

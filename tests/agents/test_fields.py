@@ -6,13 +6,13 @@ import dataclasses
 import re
 
 import pytest
-from support.agent_folders import Home, write
 
 from interactd.agents.manifest import schema
 from interactd.errors import BadManifest
 from interactd.nouns import GenerationConfig
 from interactd.sandbox.port import GUARANTEES
 from interactd.sandbox.port import Limits as SandboxLimits
+from support.agent_folders import Home, write
 
 # agent.yaml has `id` in line 1, `description` in line 2; what follows begins in line 3.
 WRONG = [

@@ -6,10 +6,11 @@ import json
 import re
 
 import pytest
-from support.agent_folders import Home, skill
 
 from interactd.errors import BadManifest
+from support.agent_folders import Home, skill
 
+NOTHING: list[object] = []
 COMMAND = {"type": "command", "command": "python3 hooks/check.py"}
 
 
@@ -24,12 +25,12 @@ def hooks(**group: object) -> str:
         ("", 1, None, "expected a value, got the end"),
         ("{", 1, None, "got the end"),
         ('{"a": {}, "a": {}}', 1, "a", "stands here twice"),
-        ('{\n "guard": []}', 2, "guard", "expected an object with pre_tool_execution or post_tool_execution, got a list"),
+        ('{\n "guard": []}', 2, "guard", "with pre_tool_execution or post_tool_execution, got a list"),
         ('{\n "pre_tool_execution": []}', 2, "pre_tool_execution", "the events go inside a named group"),
         ('{"guard":\n {"enabeld": true}}', 2, "guard.enabeld", "did you mean 'enabled'"),
         ('{"guard":\n {"enabled": "no"}}', 2, "guard.enabled", "expected true or false, got 'no'"),
         ('{"guard":\n {"pre_tool_use": []}}', 2, "guard.pre_tool_use", "did you mean 'pre_tool_execution'"),
-        (hooks(pre_tool_execution=[{"hooks": []}]), 5, "guard.pre_tool_execution[0].hooks", "at least one item, got nothing"),
+        (hooks(pre_tool_execution=[{"hooks": NOTHING}]), 5, "guard.pre_tool_execution[0].hooks", "at least one"),
         (hooks(pre_tool_execution=[5]), 4, "guard.pre_tool_execution[0]", "expected a mapping"),
         (
             hooks(pre_tool_execution=[{"matcher": "(", "hooks": [COMMAND]}]),

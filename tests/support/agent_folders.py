@@ -66,5 +66,7 @@ def skill(folder: Path, name: str, text: str | None = None) -> Path:
     """Write a skill into a folder; `text` is the whole SKILL.md."""
     file = folder / "skills" / name / "SKILL.md"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text or f"---\nname: {name}\ndescription: Use it for {name}.\n---\n\nDo it well.\n", encoding="utf-8")
+    file.write_text(
+        text or f"---\nname: {name}\ndescription: Use it for {name}.\n---\n\nDo it well.\n", encoding="utf-8"
+    )
     return file
