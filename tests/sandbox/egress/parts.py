@@ -130,8 +130,11 @@ class TestAuthority:
 
     def trusting(self) -> ssl.SSLContext:
         """A client's context that knows only this authority."""
-        pem = self.certificate.public_bytes(serialization.Encoding.PEM).decode()
-        return ssl.create_default_context(cadata=pem)
+        return ssl.create_default_context(cadata=self.pem.decode())
+
+    @property
+    def pem(self) -> bytes:
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
 
     def server(self, *names: str) -> ssl.SSLContext:
         key = ec.generate_private_key(ec.SECP256R1())

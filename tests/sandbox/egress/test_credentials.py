@@ -153,6 +153,16 @@ async def test_a_placeholder_towards_another_host_is_refused_and_logged(net: Net
     assert route.log[-1]["verdict"] == "denied"
 
 
+async def test_a_placeholder_kept_from_an_earlier_run_is_told_from_a_wrong_secret(net: Net) -> None:
+    server = await secure(net)
+    old = Policy.from_environment(None, {"TOKEN": {"credential": "key"}}, variable("header")).env["TOKEN"]
+    route = await net.proxy(allow(server), {"TOKEN": {"credential": "key"}}, variable("header"))
+    answer = await route.https(f"https://api.test:{server.port}/", X_Key=old)
+    assert answer.status == 403
+    assert "from an earlier run" in answer.text
+    assert server.seen == []
+
+
 async def test_only_the_trusted_hosts_tunnel_is_opened(net: Net) -> None:
     server = await secure(net)
     route = await net.proxy(

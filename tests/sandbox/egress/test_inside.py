@@ -42,6 +42,11 @@ PYTHON_GET = """
 """
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
 class Box:
     """A started sandbox and its way out."""
 

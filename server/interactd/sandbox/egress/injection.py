@@ -15,6 +15,7 @@ from interactd.sandbox.egress.policy.rules import Policy, Reference, Rule
 from interactd.sandbox.egress.refusal import Refused
 from interactd.sandbox.egress.wire.head import Header, values
 
+_PLACEHOLDER = re.compile(re.escape(PLACEHOLDER) + r"[a-z0-9-]*[0-9a-f]{32}")
 # Only these headers of a transform are taken for secrets: others hold plain words (a media type, a version) that a
 # masked answer would miss.
 _SECRET_HEADER = re.compile(r"auth|token|key|secret|cookie|passw|credential|session", re.IGNORECASE)
@@ -104,6 +105,7 @@ class Injection:
                 self._check(reference, place)
                 secret = self._use(self.policy.secret(reference.credential).reveal())
                 text = text.replace(reference.placeholder, escape(secret))
+        _refuse_old(text)
         return text
 
     def _refuse_anywhere(self, text: str) -> None:
@@ -113,6 +115,7 @@ class Injection:
                     f"the placeholder of credential {reference.credential.id!r} stands where it is never replaced",
                     hint=f"It is replaced in: {', '.join(reference.locations)}.",
                 )
+        _refuse_old(text)
 
     def _check(self, reference: Reference, place: str) -> None:
         name = reference.credential.id
@@ -182,6 +185,14 @@ class Mask:
             if form in data:
                 data = data.replace(form, b"*" * len(form))
         return data
+
+
+def _refuse_old(text: str) -> None:
+    if _PLACEHOLDER.search(text):
+        raise Refused(
+            "a credential's placeholder in this request is from an earlier run",
+            hint="Placeholders are new each time: read the environment's variable again and do not keep it in files.",
+        )
 
 
 def _set(headers: list[Header], name: str, value: str) -> list[Header]:

@@ -11,14 +11,12 @@ import contextlib
 import errno
 import logging
 import re
-import resource
 import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
 
 from interactd.nouns import Json
-from interactd.sandbox.egress.authority import Authority
 from interactd.sandbox.egress.dial import Resolver, system_resolver
 from interactd.sandbox.egress.forward import Cut, Forwarder
 from interactd.sandbox.egress.limits import Budget, EgressLimits
@@ -73,6 +71,8 @@ class Proxy:
         run = Run(policy, limits, Budget(limits), RequestLog(on_request), resolver, upstream)
         ca_file: Path | None = None
         if policy.ends_any_tls:
+            from interactd.sandbox.egress.authority import Authority
+
             ca_file = folder / "ca.pem"
             run.authority = await asyncio.to_thread(Authority, re.sub("[^A-Za-z0-9_-]", "", name))
             await asyncio.to_thread(run.authority.write_bundle, ca_file)
@@ -220,5 +220,9 @@ async def _linger(stream: SocketStream) -> None:
 
 def _most_open() -> int:
     """Return how many connections all proxies together may have: each takes two of this process's descriptors."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 2000
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 20_000 if soft == resource.RLIM_INFINITY else max(64, (soft - 256) // 3)

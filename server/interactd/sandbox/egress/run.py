@@ -7,15 +7,19 @@ import ssl
 from dataclasses import dataclass
 from functools import cache
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from interactd.sandbox.egress.authority import Authority, client_context
 from interactd.sandbox.egress.dial import Resolver, system_resolver
 from interactd.sandbox.egress.limits import Budget, EgressLimits
 from interactd.sandbox.egress.log import RequestLog
 from interactd.sandbox.egress.policy.rules import Policy
 from interactd.sandbox.egress.refusal import Refused
+from interactd.sandbox.egress.roots import client_context
 from interactd.sandbox.egress.wire.head import BadHead, Request, parse_request
 from interactd.sandbox.egress.wire.stream import Reader, TooLong
+
+if TYPE_CHECKING:  # certificates are made for few runs, and the package that makes them is slow to import
+    from interactd.sandbox.egress.authority import Authority
 
 
 @cache

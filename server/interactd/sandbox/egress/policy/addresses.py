@@ -70,7 +70,8 @@ def is_own(address: Address) -> bool:
     """Tell whether this machine has the address on an interface: services that only a firewall hides answer there."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:
-        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as probe:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.setblocking(False)
             # Connecting a datagram socket sends nothing; the kernel picks the source, which is the target when local.
             probe.connect((str(address), 9))
             return probe.getsockname()[0] == str(address)
