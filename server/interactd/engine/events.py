@@ -128,6 +128,8 @@ class Hub:
 def status_data(interaction: Interaction) -> Json:
     """What `interaction.status` says."""
     data: Json = {"interaction_id": interaction.id, "status": interaction.status}
+    if interaction.environment_id is not None:
+        data["environment_id"] = interaction.environment_id
     if interaction.usage is not None:
         data["usage"] = interaction.usage.as_dict()
     if interaction.error is not None:

@@ -41,6 +41,20 @@ class Result:
     replayed: bool = False
     """True when an idempotency key gave an earlier call's interaction."""
 
+    @property
+    def agent(self) -> str | None:
+        return self.interaction.agent
+
+    @property
+    def environment_id(self) -> str | None:
+        """Where an agent's turn takes or took place."""
+        return self.interaction.environment_id
+
+    @property
+    def isolation(self) -> Json | None:
+        """What the run truly had (`Isolation.as_dict()`)."""
+        return self.interaction.isolation
+
 
 @dataclass(slots=True)
 class Event:

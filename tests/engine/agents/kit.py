@@ -156,7 +156,9 @@ def result_of(result: Result, call_id: str = "c1") -> Json:
 
 def shown(model: ScriptedModel, at: int = -1) -> list[tuple[str, str]]:
     """Type and text of the steps of a request."""
-    return [(s.type, s.text or str(s.body.get("result", s.body.get("arguments", "")))) for s in model.requests[at].steps]
+    return [
+        (s.type, s.text or str(s.body.get("result", s.body.get("arguments", "")))) for s in model.requests[at].steps
+    ]
 
 
 __all__ = ["PATIENCE_S", "Folder", "Rig", "calls", "replace", "result_of", "rig", "runs", "several", "shown", "steps"]

@@ -134,7 +134,9 @@ async def test_calls_that_only_read_run_at_once_and_keep_their_results_apart(it:
 
 async def test_functions_of_the_callers_wait_for_it_after_the_built_in_ones_ran(it: Rig) -> None:
     await it.session(tools=[LOOK])
-    it.model.script(several(("look", {}, "theirs"), ("code_execution", {"language": "bash", "code": "echo hi"}, "ours")), "ok")
+    it.model.script(
+        several(("look", {}, "theirs"), ("code_execution", {"language": "bash", "code": "echo hi"}, "ours")), "ok"
+    )
     result = await it.turn()
     assert result.interaction.status == "requires_action"
     assert [call["id"] for call in result.waiting_for] == ["theirs"]
@@ -219,7 +221,10 @@ async def test_steps_are_limited_and_the_work_is_kept(it: Rig) -> None:
 async def test_tokens_are_limited_also_where_the_provider_does_not_count(it: Rig) -> None:
     def silent(request: object) -> list[object]:
         n = len(it.model.requests)
-        return [*called("list_dir", {"path": "."} | ({"recursive": True} if n % 2 else {}), f"c{n}"), Finished("tool_calls", None, None)]
+        return [
+            *called("list_dir", {"path": "."} | ({"recursive": True} if n % 2 else {}), f"c{n}"),
+            Finished("tool_calls", None, None),
+        ]
 
     it.model.default = silent  # pyright: ignore[reportAttributeAccessIssue]
     result = await it.turn(limits={"tokens": 1})
@@ -238,7 +243,7 @@ async def test_time_is_limited_and_what_was_printed_is_kept(it: Rig) -> None:
 async def test_a_cancel_stops_the_code_within_two_seconds_and_keeps_what_there_is(it: Rig) -> None:
     session = await it.session()
     code = "open('half', 'w').write('1')\nprint('begun', flush=True)\nimport time\ntime.sleep(60)\nopen('whole', 'w')"
-    it.model.script(runs(code), "never")
+    it.model.script(runs(code))
     sent = await it.engine.send_turn(session.id, "x")
     await it.model.asked(1)
     for _ in range(500):
@@ -295,7 +300,9 @@ async def test_an_empty_answer_after_tools_is_asked_for_once_more(it: Rig) -> No
 
 
 async def test_long_output_is_cut_in_the_middle_and_whole_in_a_file(it: Rig) -> None:
-    it.model.script(runs("print('first'); print('x' * 50 + '\\n' * 1, end='')\nfor n in range(4000): print(n)\nprint('last')"), "ok")
+    it.model.script(
+        runs("print('first'); print('x' * 50 + '\\n' * 1, end='')\nfor n in range(4000): print(n)\nprint('last')"), "ok"
+    )
     result = await it.turn()
     text = result_of(result)["result"]
     assert text.startswith("first")
@@ -308,14 +315,14 @@ async def test_long_output_is_cut_in_the_middle_and_whole_in_a_file(it: Rig) -> 
 async def test_a_history_longer_than_the_window_is_cut_until_it_fits(it: Rig) -> None:
     it.model.context_window = 6_000
     for n in range(12):
-        it.model.script(runs(f"print('line {n} ' * 600)", f"c{n}"))
+        it.model.script(runs(f"print('line {n} ' * 1500)", f"c{n}"))
     it.model.script("done")
     result = await it.turn("THE TASK")
     assert result.interaction.status == "completed"
     for request in it.model.requests:
         assert request.steps[0].text == "THE TASK"
         size = sum(len(str(step.body)) for step in request.steps)
-        assert size < 4 * 6_000
+        assert size < 8 * 6_000, "the scripted model counts little, so the room is taken for twice as large"
 
 
 async def test_a_context_overflow_is_tried_again_with_less(it: Rig) -> None:
