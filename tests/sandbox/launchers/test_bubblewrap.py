@@ -165,7 +165,12 @@ def test_the_sandbox_is_in_the_group_it_says_it_is_in(rig: Rig, kept: str) -> No
     got = rig.shell("echo up", keep=kept)
     if got["isolation"]["memory"] != "enforced":
         pytest.skip("no control group for this user here")
-    first = next(pid for pid in below(rig.process.pid) if "supervisor" in Path(f"/proc/{pid}/cmdline").read_text())
+    first = next(
+        pid
+        for pid in below(rig.process.pid)
+        if "/supervisor.py" in Path(f"/proc/{pid}/cmdline").read_text()
+        and "bwrap" not in Path(f"/proc/{pid}/comm").read_text()
+    )
     groups = Path(f"/proc/{first}/cgroup").read_text()
     assert f"interactd-{rig.process.pid}-" in groups
 

@@ -127,11 +127,12 @@ class Bubblewrap:
         info, info_write = pipes.pipe()
         code = pipes.keep(seccomp.descriptor(tools.filter or b""))
         booted = await boot.boot(self._spawner, plan, [code, info_write], pipes, undo)
-        if group is not None and not booted.ended.is_set() and not group.holds(booted.pid):
-            raise SandboxFailed("the sandbox is not in its control group, so it would have no limits; it was ended")
         child = _child_pid(await boot.read_pipe(info, 4096))
         if child is None:
             raise _failure(await booted.said())
+        # While it mounts and its Python starts: nothing but the supervisor runs in it before the first command.
+        joining = asyncio.ensure_future(asyncio.to_thread(_join, group, booted.pid, child))
+        undo.append(lambda: _settled(joining))
 
         observer = Observer(spec.limits, group, (spec.workspace, spec.home), used=used)
         observer.pid = child
@@ -146,13 +147,15 @@ class Bubblewrap:
             kill=kill,
             watch=observer,
         )
-        undo[:] = [made.aclose]
+        undo[:] = [made.aclose, lambda: _settled(joining)]
         made.cleanup(self._after(made, kill, booted, group))
         booted.at_end.append(made.died)
         if booted.ended.is_set():
             made.died()
         if not await boot.either(made.ready, made.gone):
             raise _failure(await booted.said())
+        if not await joining:
+            raise SandboxFailed("the sandbox is not in its control group, so it would have no limits; it was ended")
         if spec.egress is not None:
             listener = await self._spawner.listen(child, PROXY_HOST, PROXY_PORT)
             made.cleanup(boot.closer(listener))
@@ -171,7 +174,6 @@ class Bubblewrap:
             "argv": argv,
             "env": {"PATH": "/usr/bin:/bin"},  # never ours: /proc/1/environ shows it inside
             "cwd": "/",
-            "cgroups": group.folders if group else [],
             "stage": {"root": recipe.STAGE, "sources": stage.sources} if stage.on else None,
             "rlimits": recipe.rlimits(spec.limits, memory_group="memory" in has),
             "nice": 0 if "cpu" in has else 10,
@@ -223,6 +225,20 @@ def _failure(said: str) -> SandboxFailed | SandboxUnavailable:
     if fix := install.explain(said):
         return SandboxUnavailable(said, repair=fix)
     return SandboxFailed(said)
+
+
+def _join(group: cgroups.Group | None, outside: int, child: int) -> bool:
+    """Put the sandbox's first process into its group and see that it is there. Blocking."""
+    if group is None:
+        return True
+    if cgroups.parent_of(child) != outside:  # it ended, and the number may be another's
+        return False
+    group.join(child)
+    return group.holds(child)
+
+
+async def _settled(joining: asyncio.Future[bool]) -> None:
+    await asyncio.gather(joining, return_exceptions=True)
 
 
 def _child_pid(info: bytes) -> int | None:
