@@ -29,6 +29,7 @@ def hooks(**group: object) -> str:
         ('{\n "pre_tool_execution": []}', 2, "pre_tool_execution", "the events go inside a named group"),
         ('{"guard":\n {"enabeld": true}}', 2, "guard.enabeld", "did you mean 'enabled'"),
         ('{"guard":\n {"enabled": "no"}}', 2, "guard.enabled", "expected true or false, got 'no'"),
+        ('{"guard":\n {"pre_tool_execution": null}}', 2, "guard.pre_tool_execution", "expected a list, got nothing"),
         ('{"guard":\n {"pre_tool_use": []}}', 2, "guard.pre_tool_use", "did you mean 'pre_tool_execution'"),
         (hooks(pre_tool_execution=[{"hooks": NOTHING}]), 5, "guard.pre_tool_execution[0].hooks", "at least one"),
         (hooks(pre_tool_execution=[5]), 4, "guard.pre_tool_execution[0]", "expected a mapping"),

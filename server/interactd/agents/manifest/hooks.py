@@ -72,8 +72,8 @@ class Group(Section):
     """A named set of hooks that can be switched off together."""
 
     enabled: bool = True
-    pre_tool_execution: Annotated[list[Any], Field(max_length=MAX_HOOKS)] | None = None
-    post_tool_execution: Annotated[list[Any], Field(max_length=MAX_HOOKS)] | None = None
+    pre_tool_execution: Annotated[list[Any], Field(max_length=MAX_HOOKS)] = Field(default_factory=list[Any])
+    post_tool_execution: Annotated[list[Any], Field(max_length=MAX_HOOKS)] = Field(default_factory=list[Any])
 
 
 class Rule(Section):
@@ -130,7 +130,7 @@ def read(data: bytes, *, trusted: bool) -> tuple[Json | None, Document]:
         if check(Group, group, document, (name,)) is None:
             continue
         for event in EVENTS:
-            for number, rule in enumerate(cast("Json", group).get(event) or []):
+            for number, rule in enumerate(cast("Json", group).get(event, [])):
                 _rule(rule, document, (name, event, number), trusted=trusted)
     return None if document.faults else groups, document
 
