@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import time
@@ -122,3 +123,10 @@ def sandboxed(marker: str) -> list[int]:
             if any(word.decode(errors="replace") == marker for word in line):
                 found.append(int(entry.name))
     return found
+
+
+async def until_sandboxed(marker: str, within_s: float = 20) -> None:
+    """Wait until a process with the marker runs in some sandbox."""
+    async with asyncio.timeout(within_s):
+        while not sandboxed(marker):  # noqa: ASYNC110 - no event tells of a process in a sandbox
+            await asyncio.sleep(0.01)

@@ -13,8 +13,8 @@ from typing import Any, Final, Literal, cast
 
 from interactd.errors import InvalidArgument, NotFound
 from interactd.nouns import Json
-from interactd.sandbox.environments.folder.beneath import inside
-from interactd.sandbox.environments.names import shown
+from interactd.sandbox.folder.beneath import inside
+from interactd.sandbox.folder.names import shown
 from interactd.sandbox.port import Limits
 
 INLINE_MAX: Final = 1 << 20

@@ -10,8 +10,8 @@ from typing import Final
 from interactd.nouns import Json
 from interactd.sandbox.environments import mime
 from interactd.sandbox.environments.contents import Contents
-from interactd.sandbox.environments.folder import beneath, trees
-from interactd.sandbox.environments.names import shown
+from interactd.sandbox.folder import beneath, trees
+from interactd.sandbox.folder.names import shown
 
 SPARSE_BYTES: Final = 16 << 20
 SKIPPED: Final = frozenset(

@@ -80,16 +80,17 @@ class Contents:
                     yield file.name
 
     def zip(self, interaction_id: str, files: list[tuple[str, str]]) -> Path:
-        """Pack (name, sha256) pairs into an archive, once: the same files give the same archive.
+        """Pack (name, sha256) pairs into an archive, once: the same files give the same archive. It is called
+        `<what is in it>.<its own sha256>.zip`.
 
         Raises:
             OSError: a content is missing, or there is no room.
         """
         tag = hashlib.sha256("\n".join(f"{sha256} {name}" for name, sha256 in sorted(files)).encode()).hexdigest()
-        target = self.zips / interaction_id / f"{tag[:32]}.zip"
-        if target.exists():
-            return target
-        target.parent.mkdir(mode=0o700, exist_ok=True)
+        folder = self.zips / interaction_id
+        folder.mkdir(mode=0o700, exist_ok=True)
+        for there in folder.glob(f"{tag[:32]}.*.zip"):
+            return there
         part = self.tmp / secrets.token_hex(16)
         taken: set[str] = set()
         try:
@@ -100,6 +101,8 @@ class Contents:
                     with self.path(sha256).open("rb") as source, archive.open(info, "w", force_zip64=True) as out:
                         shutil.copyfileobj(source, out, _CHUNK)
             part.chmod(0o600)
+            with part.open("rb") as file:
+                target = folder / f"{tag[:32]}.{hashlib.file_digest(file, 'sha256').hexdigest()}.zip"
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)

@@ -17,10 +17,10 @@ from interactd.errors import Conflict, InteractdError, NotFound, SandboxUnavaila
 from interactd.ids import new_id, parse_prefix
 from interactd.nouns import Json
 from interactd.paths import Paths
+from interactd.sandbox.egress.ways import NetworkWays
 from interactd.sandbox.environments import body as bodies
 from interactd.sandbox.environments import records
 from interactd.sandbox.environments.capture import CaptureLimits
-from interactd.sandbox.environments.folder.files import Folder
 from interactd.sandbox.environments.keeping import Artifacts
 from interactd.sandbox.environments.making import Maker
 from interactd.sandbox.environments.place import Place, Wanted
@@ -28,7 +28,7 @@ from interactd.sandbox.environments.records import KEEP_S, Records
 from interactd.sandbox.environments.ways import Way, Ways
 from interactd.sandbox.environments.workspace import LeasedWorkspace
 from interactd.sandbox.environments_port import Artifact, Environment, Workspace
-from interactd.sandbox.egress.ways import NetworkWays
+from interactd.sandbox.folder.files import Folder
 from interactd.sandbox.launchers import Launchers
 from interactd.sandbox.port import Isolation, Level, Mount
 

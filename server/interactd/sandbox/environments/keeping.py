@@ -155,16 +155,14 @@ class Artifacts:
         return await asyncio.to_thread(self._zipped, interaction_id, path)
 
     def _zipped(self, interaction_id: str, path: Path) -> Artifact:
-        import hashlib
-
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        os.utime(path)
+        tag, sha256, _ = path.name.split(".")
         info = path.stat()
+        # When it was last asked for is kept as the time of access.
+        os.utime(path, (time.time(), info.st_mtime))
         return Artifact(
-            id=f"art_zip{path.stem[:8]}",
+            id=f"art_zip{tag[:8]}",
             interaction_id=interaction_id,
-            name=f"artifacts-{path.stem[:8]}.zip",
+            name=f"artifacts-{tag[:8]}.zip",
             sha256=sha256,
             size_bytes=info.st_size,
             mime_type="application/zip",
@@ -219,7 +217,7 @@ class Artifacts:
         def sweep() -> None:
             for path in self._contents.zips.glob("*/*.zip"):
                 with contextlib.suppress(FileNotFoundError):
-                    if path.stat().st_mtime < time.time() - ZIP_KEPT_S:
+                    if path.stat().st_atime < time.time() - ZIP_KEPT_S:
                         path.unlink()
 
         await asyncio.to_thread(sweep)

@@ -1,7 +1,7 @@
 """The folders of environments: made whole or not at all, forked, measured, removed.
 
-`<root>/<id>/` holds `ws` (the workspace), `home` (the agent's home folder) and, with secrets, `ca.pem`. Names that begin
-with a dot are half-made or half-removed, and go at the next start.
+`<root>/<id>/` holds `ws` (the workspace), `home` (the agent's home folder) and, with secrets, `ca.pem`. Names that
+begin with a dot are half-made or half-removed, and go at the next start.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from interactd.errors import InvalidArgument, StorageFull
 from interactd.nouns import Json
 from interactd.sandbox.environments import sources as putting
 from interactd.sandbox.environments.body import Source
-from interactd.sandbox.environments.folder import trees
 from interactd.sandbox.environments.place import close
 from interactd.sandbox.environments.ways import Ways
+from interactd.sandbox.folder import trees
 from interactd.sandbox.launchers.bubblewrap import owner
 from interactd.sandbox.port import Exit, Launcher, Limits, Output, Spec
 

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 from interactd.errors import InvalidArgument, SandboxFailed
 from interactd.nouns import Json
 from interactd.sandbox.environments.body import Source
-from interactd.sandbox.environments.folder import beneath, trees
-from interactd.sandbox.environments.folder.files import Folder
-from interactd.sandbox.environments.names import shown
+from interactd.sandbox.folder import beneath, trees
+from interactd.sandbox.folder.files import Folder
+from interactd.sandbox.folder.names import shown
 from interactd.sandbox.port import Exit, Limits, Output
 
 FILES_MAX: Final = 200_000

@@ -12,13 +12,13 @@ from typing import Any, Final, TypeVar, cast
 
 from interactd.errors import InvalidArgument, NotFound, SandboxFailed
 from interactd.nouns import Json
-from interactd.sandbox.environments.folder import trees
-from interactd.sandbox.environments.folder.files import Folder
 from interactd.sandbox.environments.output import Capped
 from interactd.sandbox.environments.place import Place, Wanted, close
 from interactd.sandbox.environments.searching import SCRIPT
 from interactd.sandbox.environments.ways import Way
 from interactd.sandbox.environments_port import Artifact, Environment, Ran
+from interactd.sandbox.folder import trees
+from interactd.sandbox.folder.files import Folder
 from interactd.sandbox.port import Exit, Isolation, Output
 
 T = TypeVar("T")

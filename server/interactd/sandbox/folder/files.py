@@ -15,8 +15,8 @@ from typing import Final, TypeVar
 
 from interactd.errors import InvalidArgument, NotFound, SandboxFailed
 from interactd.nouns import Json
-from interactd.sandbox.environments.folder import beneath, trees
-from interactd.sandbox.environments.names import meant, shown
+from interactd.sandbox.folder import beneath, trees
+from interactd.sandbox.folder.names import meant, shown
 
 T = TypeVar("T")
 READ_MAX: Final = 16 << 20

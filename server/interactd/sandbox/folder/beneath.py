@@ -98,8 +98,28 @@ def _walk(root: int, path: bytes, flags: int, mode: int) -> int:
 
 
 def open_folder(root: int, path: bytes) -> int:
-    """Open a directory beneath `root` for listing."""
-    return open_beneath(root, path or b".", os.O_RDONLY | os.O_DIRECTORY)
+    """Open a directory beneath `root` for listing. The path may be longer than the system takes at once."""
+    here = root
+    try:
+        while True:
+            piece, path = _piece(path)
+            fd = open_beneath(here, piece or b".", os.O_RDONLY | os.O_DIRECTORY)
+            if here != root:
+                os.close(here)
+            here = fd
+            if not path:
+                return here
+    except BaseException:
+        if here != root:
+            os.close(here)
+        raise
+
+
+def _piece(path: bytes) -> tuple[bytes, bytes]:
+    if len(path) <= _PATH_MAX:
+        return path, b""
+    cut = path.rfind(b"/", 0, _PATH_MAX)
+    return (path[:cut], path[cut + 1 :]) if cut > 0 else (path, b"")
 
 
 def open_regular(root: int, path: bytes) -> tuple[int, os.stat_result]:

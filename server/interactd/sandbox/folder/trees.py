@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -12,12 +13,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from interactd.sandbox.environments.folder import beneath
+from interactd.sandbox.folder import beneath
 
 _FICLONE: Final = 0x40049409
 _CHUNK: Final = 1 << 20
 DEPTH: Final = 200
-"""Folders nested deeper than this are not looked into (they can be removed)."""
+"""Folders nested deeper than this are not listed, copied or captured."""
+DEEPEST: Final = 2000
+"""Nor measured, or given to somebody. They can be removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +40,16 @@ class Found:
         return "directory" if stat.S_ISDIR(mode) else "link" if stat.S_ISLNK(mode) else "other"
 
 
-def walk(root: int, start: bytes = b"", *, into: Callable[[Found], bool] = lambda _: True) -> Iterator[Found]:
+def walk(
+    root: int, start: bytes = b"", *, into: Callable[[Found], bool] = lambda _: True, depth: int = DEPTH
+) -> Iterator[Found]:
     """Yield everything beneath `start`, folders before what is in them, names in order; links are not followed.
 
     Args:
         root: the folder's descriptor.
         start: a folder in it; empty is the folder itself.
         into: whether to look into a directory. What it declines is still yielded.
+        depth: how many folders deep to look.
     """
     left: deque[bytes] = deque([start])
     while left:
@@ -73,7 +79,7 @@ def walk(root: int, start: bytes = b"", *, into: Callable[[Found], bool] = lambd
                 found = Found(path, info)
                 if found.kind != "directory":
                     yield found
-                elif path.count(b"/") >= DEPTH or len(path) > 4000:
+                elif path.count(b"/") >= depth or (depth <= DEPTH and len(path) > 3800):
                     yield Found(path, info, "it is nested too deep")
                 else:
                     yield found
@@ -94,11 +100,51 @@ def _look(root: int, path: bytes) -> os.stat_result:
 
 def measure(root: int) -> tuple[int, int]:
     """Return the bytes that a tree takes on the disk, and how many files are in it."""
+    # Not by `walk`: this is done every second of a run.
     size = files = 0
-    for found in walk(root):
-        size += found.stat.st_blocks * 512
-        files += found.kind != "directory"
+    left = [b""]
+    while left:
+        where = left.pop()
+        try:
+            fd = beneath.open_folder(root, where)
+        except OSError:
+            continue
+        try:
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    with contextlib.suppress(OSError):
+                        info = entry.stat(follow_symlinks=False)
+                        size += info.st_blocks * 512
+                        if not stat.S_ISDIR(info.st_mode):
+                            files += 1
+                        elif where.count(b"/") < DEEPEST:
+                            name = os.fsencode(entry.name)
+                            left.append(where + b"/" + name if where else name)
+        finally:
+            os.close(fd)
     return size, files
+
+
+def give(root: int, uid: int, gid: int) -> None:
+    """Make a tree belong to somebody, but for files with further names, which may not be this tree's alone.
+
+    What belongs to them already is not touched: a change would show as a change of the file.
+
+    Raises:
+        OSError: the folder itself cannot be changed.
+    """
+    os.fchown(root, uid, gid)
+    for found in walk(root, depth=DEEPEST):
+        linked = stat.S_ISREG(found.stat.st_mode) and found.stat.st_nlink > 1
+        if (found.stat.st_uid == uid and found.stat.st_gid == gid) or linked:
+            continue
+        parent, _, name = found.path.rpartition(b"/")
+        with contextlib.suppress(OSError):
+            fd = beneath.open_folder(root, parent)
+            try:
+                os.chown(name, uid, gid, dir_fd=fd, follow_symlinks=False)
+            finally:
+                os.close(fd)
 
 
 def remove(parent: int, name: bytes) -> None:
