@@ -111,9 +111,8 @@ async def measure(launcher: Bubblewrap, folder: Path, rounds: int, many: int) ->
     least = {name: min(values) for name, values in samples.items()}
     bare = "bare bubblewrap: python"
     for name in (READY, THEN):
-        print(
-            f"{name} / {bare}: {middle[name] / middle[bare]:.2f} at the median, {least[name] / least[bare]:.2f} at the minimum"
-        )
+        ratios = [facts[name] / facts[bare] for facts in (middle, least)]
+        print(f"{name} / {bare}: {ratios[0]:.2f} at the median, {ratios[1]:.2f} at the minimum")
     print("target of the first: 1.5")
     print(f"warm command p50: {middle['warm: true in a running sandbox']:.2f} ms (target 5)")
     await warm.aclose()

@@ -86,5 +86,5 @@ def _stronger(weak: list[str]) -> str:
             "interactd serve`, or as root; or lower what the agent's manifest requires."
         )
     if any(text.startswith("disk") for text in weak):
-        return "A disk limit needs root and loop devices; or lower what the agent's manifest requires."
+        return "No launcher here enforces a workspace's size: let the agent's manifest require disk: best_effort."
     return sentence()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from interactd.sandbox.port import Spec
 
@@ -23,8 +22,6 @@ class Settings:
     runtime: str | None = None
     """Of container sandboxes: `runsc` for gVisor; None is the engine's default."""
     image: str = "docker.io/library/python:3.12-slim"
-    disk: Literal["auto", "watch"] = "auto"
-    """`watch` never makes disk images, so a full workspace is noticed by looking."""
 
 
 def environment(spec: Spec, *, home: str, certificates: str | None, ca_inside: str | None = None) -> dict[str, str]:

@@ -22,7 +22,7 @@ from interactd.errors import InvalidArgument, SandboxFailed
 from interactd.sandbox.port import Exit, Isolation, Limits, Output, Why
 
 READY, EXEC, KILL, EXIT = 1, 2, 3, 4
-FRAME = 32
+HEADER, FRAME = 12, 32
 NO_PROCESS = 1 << 24
 _CHUNK = 65536
 _BUFFERED = 4
