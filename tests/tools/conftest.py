@@ -11,13 +11,17 @@ from typing import Any
 import pytest
 
 import interactd_tools
+from engine.agents.kit import Folder
 from interactd.engine import LocalEngine
 from interactd.engine.port import Engine
 from interactd.nouns import Caller
+from interactd.paths import Paths, find
+from interactd.sandbox.environments import LocalEnvironments
+from interactd.sandbox.launchers import all_launchers
 from interactd.store.sqlite import SqliteStore
 from interactd_tools import deadlines
 from interactd_tools.context import CallContext, Progress, ToolResult
-from tools.scripted import Item, ScriptedCatalog
+from tools.scripted import Item, Says, ScriptedCatalog
 
 
 @dataclass
@@ -58,9 +62,25 @@ class World:
 
     async def ended(self, interaction_id: str) -> None:
         """Wait until the interaction's run is over, without reading its result."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             async for _ in self.engine.events(interaction_id):
                 pass
+
+    def runs(self, code: str, *, call_id: str = "c1", language: str = "python", text: str = "") -> None:
+        """The model answers next that this code is to be run."""
+        arguments = {"language": language, "code": code}
+        self.says(
+            Says([text] if text else [], calls=[{"id": call_id, "name": "code_execution", "arguments": arguments}])
+        )
+
+    async def run(self, *codes: str, answer: str = "Done.", **arguments: Any) -> dict[str, Any]:
+        """Let an agent run these pieces of code one after another and end; returns the fields of its finished run."""
+        for at, code in enumerate(codes):
+            self.runs(code, call_id=f"c{self.asked}_{at}")
+        self.says(answer)
+        started = fields(await self.ok("run_agent_background", input="Do it.", **arguments))
+        await self.ended(started["interaction_id"])
+        return fields(await self.ok("get_interaction", interaction_id=started["interaction_id"]))
 
     async def session(self, **arguments: Any) -> str:
         """Create a session; returns its id."""
@@ -84,5 +104,31 @@ async def world(tmp_path: Path, anyio_backend: str) -> AsyncIterator[World]:
     await engine.start()
     deadlines.forget()
     yield World(engine, catalog)
+    await engine.aclose()
+    deadlines.forget()
+
+
+@dataclass
+class AgentWorld(World):
+    """With agents that work in real sandboxes; `antigravity` and `helper` are there."""
+
+    folder: Folder = field(default_factory=lambda: Folder(Path()))
+    environments: LocalEnvironments = field(init=False)
+
+
+@pytest.fixture
+async def agents(tmp_path: Path, anyio_backend: str) -> AsyncIterator[AgentWorld]:
+    paths: Paths = find({"INTERACTD_HOME": str(tmp_path)}).make()
+    store, catalog = SqliteStore(paths.database), ScriptedCatalog()
+    folder = Folder(tmp_path / "agents")
+    folder.put(id="antigravity", description="Does everything")
+    folder.put(id="helper", description="Helps with \x1b[31mthings", tools=("files",))
+    environments = LocalEnvironments(paths, store, all_launchers(paths))
+    engine = LocalEngine(store, catalog, agents=folder, environments=environments)
+    await engine.start()
+    deadlines.forget()
+    made = AgentWorld(engine, catalog, folder=folder)
+    made.environments = environments
+    yield made
     await engine.aclose()
     deadlines.forget()

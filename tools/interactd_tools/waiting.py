@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 
 from interactd.engine.port import Event, Result
 from interactd.errors import InteractdError
-from interactd.nouns import Json
+from interactd.nouns import Json, Step
+from interactd_tools.answers.progress import progress
 from interactd_tools.arguments.fields import MAX_WAIT_S
 from interactd_tools.context import CallContext, Progress
 from interactd_tools.deadlines import longest_wait
@@ -80,12 +81,16 @@ class _Teller:
         self._characters = 0
         self._status = "in_progress"
         self._types: dict[int, str] = {}
+        self._calls: list[Step] = []
+        self._told = self._now = ""
 
     def take(self, event: Event) -> None:
         data = event.data
         if event.type == "step.start":
             step: Json = data.get("step") or {}
             self._types[data.get("index", 0)] = step.get("type", "")
+        elif event.type == "step.stop":
+            self._stopped(data.get("step") or {})
         elif event.type == "step.delta":
             delta: Json = data.get("delta") or {}
             is_output = self._types.get(data.get("index", 0), "model_output") == "model_output"
@@ -95,15 +100,26 @@ class _Teller:
         elif event.type == "interaction.status":
             self._status = data.get("status") or self._status
 
+    def _stopped(self, step: Json) -> None:
+        """Note what an agent does now: the call that was made last, until its result is there."""
+        kind = str(step.get("type") or "")
+        if kind.endswith(("_call", "_result")):
+            self._calls.append(Step(kind, {name: value for name, value in step.items() if name != "type"}))
+            self._now = progress(self._calls)
+
     async def clock(self) -> None:
         while True:
             await asyncio.sleep(TEXT_EVERY_S)
             await self.flush()
             now = time.monotonic()
-            if now - self._spoke >= STATUS_AFTER_S:
+            if self._now != self._told:
+                self._told, self._spoke = self._now, now
+                await self._send(self._now, "status")
+            elif now - self._spoke >= STATUS_AFTER_S:
                 self._spoke = now
                 status = self._status.replace("_", " ")
-                line = f"{status} {now - self._begun:.0f} s, {self._characters:,} characters so far"
+                what = self._now or f"{self._characters:,} characters so far"
+                line = f"{status} {now - self._begun:.0f} s, {what}"
                 await self._send(line, "status")
 
     async def flush(self) -> None:

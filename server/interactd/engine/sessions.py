@@ -68,7 +68,7 @@ async def create(
             definition = await choice.definition_of(core, of_agent.agent, None, caller)
             choice.check_names(definition, asked["tools"])
             model = model or definition.model
-        await choice.check_place(core, of_agent.environment, caller.owner)
+        of_agent = await choice.placed(core, of_agent, caller.owner)
         chosen = await core.catalog.resolve(model or "auto", connection=caller.connection)
     except InteractdError:
         if earlier := await core.recalled(key):

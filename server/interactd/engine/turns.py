@@ -90,7 +90,7 @@ async def send(
         if taker is not None:
             definition = await choice.definition_of(core, taker, session, caller)
             choice.check_names(definition, asked.tools or session.tools)
-            await choice.check_place(core, of_agent.environment, caller.owner)
+            of_agent = await choice.placed(core, of_agent, caller.owner)
             if definition.id != session.agent:
                 name = definition.model or name
         elif of_agent != choice.Asked():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
 from interactd.agents.port import AgentDefinition
@@ -61,12 +61,16 @@ async def definition_of(core: Core, agent: str, session: Session | None, caller:
     return found
 
 
-async def check_place(core: Core, environment: str | Json | None, owner: str) -> None:
-    """Raises:
-    NotFound, Expired, Deleted: an environment that is named by its id is not there.
+async def placed(core: Core, asked_: Asked, owner: str) -> Asked:
+    """Return it with the whole id of an environment that was named by a part of it.
+
+    Raises:
+        NotFound, AmbiguousId, Expired, Deleted: an environment that is named by its id is not there.
     """
-    if isinstance(environment, str) and environment != "remote" and core.environments is not None:
-        await core.environments.get(environment, owner=owner)
+    given = asked_.environment
+    if isinstance(given, str) and given != "remote" and core.environments is not None:
+        return replace(asked_, environment=(await core.environments.get(given, owner=owner)).id)
+    return asked_
 
 
 def check_names(definition: AgentDefinition, tools: list[Json]) -> None:
