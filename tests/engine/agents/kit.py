@@ -12,6 +12,7 @@ from typing import Any
 from engine.kit import PATIENCE_S, Clock, Item, ScriptedCatalog, ScriptedModel, called, ended
 from interactd.agents.port import AgentDefinition, AgentProblem
 from interactd.builtins.port import BuiltinTool
+from interactd.builtins.web import Fetcher
 from interactd.engine import EngineSettings, LocalEngine
 from interactd.engine.port import Event, Result
 from interactd.errors import NotFound
@@ -99,6 +100,7 @@ async def rig(
     agents: Folder | None = None,
     launcher: str | None = None,
     tools: Sequence[BuiltinTool] = (),
+    fetcher: Fetcher | None = None,
     start: bool = True,
     **settings: Any,
 ) -> AsyncGenerator[Rig]:
@@ -118,6 +120,7 @@ async def rig(
         agents=agents,
         environments=environments,
         extra_tools=tools,
+        fetcher=fetcher,
     )
     if start:
         await engine.start()

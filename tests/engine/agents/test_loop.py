@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from engine.agents.kit import Rig, calls, result_of, runs, several, shown, steps
-from engine.kit import ScriptedModel, called, ended, said
+from engine.kit import Item, ScriptedModel, called, ended, said
 from interactd.errors import ContextOverflow, InvalidArgument, NotFound, ProviderUnavailable
-from interactd.models.port import Finished
+from interactd.models.port import Finished, ModelRequest
 from interactd.nouns import Usage
 
 pytestmark = pytest.mark.anyio
@@ -170,7 +170,11 @@ async def test_unknown_tools_and_bad_arguments_are_explained_to_the_model(it: Ri
 
 async def test_a_model_that_only_makes_garbage_calls_is_given_up_with_its_work_kept(it: Rig) -> None:
     it.model.script(runs("open('f', 'w').write('x')", "c0"))
-    it.model.default = lambda request: calls(f"nonsense{len(request.steps)}", {}, f"g{len(request.steps)}")
+
+    def garbage(request: ModelRequest) -> list[Item]:
+        return calls(f"nonsense{len(request.steps)}", {}, f"g{len(request.steps)}")
+
+    it.model.default = garbage
     result = await it.turn()
     assert result.interaction.status == "failed"
     assert (result.interaction.error or {})["code"] == "bad_tool_calls"
@@ -179,7 +183,11 @@ async def test_a_model_that_only_makes_garbage_calls_is_given_up_with_its_work_k
 
 
 async def test_the_same_failing_call_three_times_is_a_loop(it: Rig) -> None:
-    it.model.default = lambda request: runs("1 / 0", f"c{len(request.steps)}")
+
+    def failing(request: ModelRequest) -> list[Item]:
+        return runs("1 / 0", f"c{len(request.steps)}")
+
+    it.model.default = failing
     result = await it.turn()
     assert result.interaction.status == "incomplete"
     assert (result.interaction.error or {})["code"] == "loop_detected"
@@ -187,11 +195,11 @@ async def test_the_same_failing_call_three_times_is_a_loop(it: Rig) -> None:
 
 
 async def test_failing_calls_that_alternate_are_a_loop_too(it: Rig) -> None:
-    def turn_about(request: object) -> list[object]:
+    def turn_about(request: ModelRequest) -> list[Item]:
         n = len(it.model.requests)
-        return list(runs("1 / 0" if n % 2 else "int('x')", f"c{n}"))
+        return runs("1 / 0" if n % 2 else "int('x')", f"c{n}")
 
-    it.model.default = turn_about  # pyright: ignore[reportAttributeAccessIssue]
+    it.model.default = turn_about
     result = await it.turn()
     assert (result.interaction.error or {})["code"] == "loop_detected"
     assert len(it.model.requests) == 5
@@ -206,7 +214,11 @@ async def test_testing_and_fixing_again_and_again_is_no_loop(it: Rig) -> None:
 
 
 async def test_steps_are_limited_and_the_work_is_kept(it: Rig) -> None:
-    it.model.default = lambda request: runs(f"open('n', 'w').write('{len(request.steps)}')", f"c{len(request.steps)}")
+
+    def writing(request: ModelRequest) -> list[Item]:
+        return runs(f"open('n', 'w').write('{len(request.steps)}')", f"c{len(request.steps)}")
+
+    it.model.default = writing
     result = await it.turn(limits={"steps": 4})
     assert result.interaction.status == "incomplete"
     error = result.interaction.error or {}
@@ -219,14 +231,14 @@ async def test_steps_are_limited_and_the_work_is_kept(it: Rig) -> None:
 
 
 async def test_tokens_are_limited_also_where_the_provider_does_not_count(it: Rig) -> None:
-    def silent(request: object) -> list[object]:
+    def silent(request: ModelRequest) -> list[Item]:
         n = len(it.model.requests)
         return [
             *called("list_dir", {"path": "."} | ({"recursive": True} if n % 2 else {}), f"c{n}"),
             Finished("tool_calls", None, None),
         ]
 
-    it.model.default = silent  # pyright: ignore[reportAttributeAccessIssue]
+    it.model.default = silent
     result = await it.turn(limits={"tokens": 1})
     assert (result.interaction.error or {})["code"] == "tokens_exceeded"
     assert len(it.model.requests) == 1

@@ -28,12 +28,59 @@ def fit(steps: Sequence[Step], room: int) -> list[Step]:
     """
     if sum(map(estimate_step, steps)) <= room:
         return list(steps)
-    groups = _groups(steps)
-    for cut in (_clamp_results(_RESULT), _clamp_all(_SHORT)):
-        done = _cut_to(groups, room, cut)
-        if sum(estimate_step(step) for group in done for step in group) <= room:
-            return [step for group in done for step in group]
-    return _drop(groups, room)
+    # The room changes a little with each call, as the provider's counting is learned; the cuts must not.
+    room -= room % (1 << max(0, room.bit_length() - 4))
+    walk = _Walk(room)
+    for group in _groups(steps):
+        walk.add(group)
+    return walk.steps()
+
+
+class _Walk:
+    """The run so far: its groups, how much of each is left, and how large that is."""
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._groups: list[list[Step]] = []
+        self._sizes: list[int] = []
+        self._cut = [0, 0, 0]
+        """How many groups from the beginning were clamped, clamped hard, and left out."""
+        self._total = 0
+        self._gone = False
+
+    def add(self, group: list[Step]) -> None:
+        self._groups.append(group)
+        self._sizes.append(sum(map(estimate_step, group)))
+        self._total += self._sizes[-1]
+        if self._total <= self._room:
+            return
+        for level, cut in enumerate((_clamp_results(_RESULT), _clamp_all(_SHORT), _leave_out)):
+            while self._total > self._room // 2 and self._cut[level] < len(self._groups) - 1:
+                self._set(self._cut[level], [one for step in self._groups[self._cut[level]] if (one := cut(step))])
+                self._cut[level] += 1
+        if self._total > self._room:
+            # The newest round alone is too large.
+            rest = self._room - (self._total - self._sizes[-1])
+            self._set(len(self._groups) - 1, [_clamp_all(max(_SHORT, rest * 2))(step) for step in self._groups[-1]])
+
+    def _set(self, at: int, group: list[Step]) -> None:
+        self._gone = self._gone or (not group and bool(self._groups[at]))
+        size = sum(map(estimate_step, group))
+        self._total += size - self._sizes[at]
+        self._groups[at], self._sizes[at] = group, size
+
+    def steps(self) -> list[Step]:
+        """What is left, with a word on what is missing."""
+        left = [step for group in self._groups for step in group]
+        if self._gone:
+            # As the user's, because two answers of a model in a row are not allowed everywhere.
+            at = sum(step.type == "user_input" for step in left)
+            left.insert(at, user_input(_GONE))
+        return left
+
+
+def _leave_out(step: Step) -> Step | None:
+    return step if step.type == "user_input" else None
 
 
 def _groups(steps: Sequence[Step]) -> list[list[Step]]:
@@ -47,47 +94,6 @@ def _groups(steps: Sequence[Step]) -> list[list[Step]]:
         answered = result or step.type == "user_input"
         groups[-1].append(step)
     return groups
-
-
-def _cut_to(groups: list[list[Step]], room: int, cut: Callable[[Step], Step]) -> list[list[Step]]:
-    done: list[list[Step]] = []
-    total, next_ = 0, 0
-    sizes: list[int] = []
-    for group in groups:
-        done.append(group)
-        sizes.append(sum(map(estimate_step, group)))
-        total += sizes[-1]
-        if total <= room:
-            continue
-        while next_ < len(done) - 1 and total > room // 2:
-            done[next_] = [cut(step) for step in done[next_]]
-            smaller = sum(map(estimate_step, done[next_]))
-            total += smaller - sizes[next_]
-            sizes[next_] = smaller
-            next_ += 1
-    return done
-
-
-def _drop(groups: list[list[Step]], room: int) -> list[Step]:
-    """The input, a word on what is missing, and the newest rounds; a round that is too large alone is cut."""
-    cut = _clamp_all(_SHORT)
-    head = [step for group in groups for step in group if step.type == "user_input"]
-    left = room - sum(map(estimate_step, head)) - 32
-    kept: list[list[Step]] = []
-    for group in reversed(groups):
-        if any(step.type == "user_input" for step in group):
-            continue
-        if not kept:
-            share = max(200, left * 3)
-            group = [_clamp_results(share)(step) for step in group]
-        else:
-            group = [cut(step) for step in group]
-        left -= sum(map(estimate_step, group))
-        if left < 0 and kept:
-            break
-        kept.append(group)
-    # As the user's, because two answers of a model in a row are not allowed everywhere.
-    return [*head, user_input(_GONE), *(step for group in reversed(kept) for step in group)]
 
 
 def _clamp_results(limit: int) -> Callable[[Step], Step]:
