@@ -227,6 +227,9 @@ def _local(given: Json, name: str, where: str, cwd: str | None, forbidden: tuple
             field=f"{where}.source",
         )
     for ours in forbidden:
+        if real.is_relative_to(ours) and real.relative_to(ours).parts[:1] == ("agents",):
+            # Agents' own folders, kept by hash: what they bring along as sources lies there, and nothing else.
+            continue
         if real == ours or ours in real.parents or real in ours.parents:
             raise InvalidArgument(f"{where}.source: {str(real)!r} holds interactd's own data", field=f"{where}.source")
     if not real.is_dir() and not (real.is_file() and mode == "copy"):
