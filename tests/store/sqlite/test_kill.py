@@ -113,9 +113,10 @@ async def check(file: Path, told: Told) -> None:
         assert db.execute(orphans).fetchone() == (0,)
         headless = "SELECT count(*) FROM sessions WHERE head NOT IN (SELECT id FROM interactions)"
         assert db.execute(headless).fetchone() == (0,)
-        assert db.execute("SELECT count(*) FROM step_texts").fetchone() == db.execute(
-            "SELECT count(*) FROM steps"
-        ).fetchone()
+        assert (
+            db.execute("SELECT count(*) FROM step_texts").fetchone()
+            == db.execute("SELECT count(*) FROM steps").fetchone()
+        )
     finally:
         db.close()
 
