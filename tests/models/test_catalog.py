@@ -21,7 +21,7 @@ from interactd.errors import (
     ProviderUnavailable,
     UnknownModel,
 )
-from interactd.models import known
+from interactd.models import known, local
 from interactd.models.catalog import ModelCatalog
 from interactd.models.keys import KeyRing
 from interactd.models.port import Finished, Model, ModelInfo, ModelRequest
@@ -399,6 +399,17 @@ async def test_many_callers_share_one_probe_and_it_is_remembered(shelf: Shelf, f
     assert len(fake.gets) == 1
     await catalog.list(refresh=True)
     assert len(fake.gets) == 2
+
+
+async def test_a_server_that_was_there_is_believed_once_when_it_is_slow(
+    shelf: Shelf, fake: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "REMEMBER_S", 0)
+    catalog = shelf(vllm=fake.base_url, embedded=Embedded(True))
+    assert (await catalog.explain_auto()).startswith("auto is vllm/")
+    fake.routes["/v1/models"] = Raw([asyncio.Event()])
+    assert (await catalog.explain_auto()).startswith("auto is vllm/")
+    assert (await catalog.explain_auto()).startswith("auto is embedded/")
 
 
 async def test_a_caller_that_gives_up_leaves_the_probe_to_the_others(shelf: Shelf, fake: FakeProvider) -> None:
