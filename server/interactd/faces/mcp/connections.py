@@ -43,9 +43,9 @@ def split_toolsets(text: str) -> tuple[str, ...]:
 
 
 def client_name(ctx: ServerRequestContext[Any, Any]) -> str | None:
-    """`clientInfo.name` of the handshake or the envelope."""
+    """`clientInfo.name` of the handshake or the envelope, cut to what a name may be."""
     params = ctx.session.client_params
-    return params.client_info.name if params else None
+    return params.client_info.name[:100] if params else None
 
 
 def caller_of(ctx: ServerRequestContext[Any, Any]) -> Caller:
