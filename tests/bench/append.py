@@ -115,8 +115,9 @@ class Bare:
         self.depth += 1
         execute("BEGIN IMMEDIATE")
         execute(
-            "INSERT INTO interactions (id, session_id, previous_interaction_id, status, created_at, background, depth,"
-            " skip_id, skip_depth, epoch, attempt, steps, model) VALUES (?, ?, ?, ?, ?, 0, ?, ?, 1, 1, 1, 1, ?)",
+            "INSERT INTO interactions (id, session_id, previous_interaction_id, crosses, status, created_at,"
+            " background, depth, skip_id, skip_depth, epoch, attempt, steps, model)"
+            " VALUES (?, ?, ?, 0, ?, ?, 0, ?, ?, 1, 1, 1, 1, ?)",
             (one.id, one.session_id, self.head, "in_progress", one.created_at, self.depth, one.id, one.model),
         )
         self._steps(one.id, 0, [first])
