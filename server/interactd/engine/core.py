@@ -33,6 +33,9 @@ class Core:
         self.hub = Hub()
         self.history = History(store, settings.default_window)
         self.handing_over = False
+        """No new work is taken; what runs may finish."""
+        self.handed_over = False
+        """Nothing runs here any more."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
 

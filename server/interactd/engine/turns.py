@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import Any, Literal
 
 from interactd.engine.checks.arguments import MAX_INSTRUCTION, check_config, check_key, check_tools
@@ -57,7 +58,8 @@ async def send(
     previous = None
     if previous_interaction_id is not None:
         previous = await core.interaction_id(previous_interaction_id, "previous_interaction_id")
-    key = check_key(
+    digest = functools.partial(
+        check_key,
         idempotency_key,
         caller.owner,
         call="send_turn",
@@ -65,6 +67,7 @@ async def send(
         previous_interaction_id=previous,
         **{name: getattr(asked, name) for name in _Asked.__slots__},
     )
+    key = await asyncio.to_thread(digest) if asked.large else digest()
     try:
         session = await core.session(whole, caller)
         if not asked.queue and (run := queue.run_in(whole)):
@@ -101,6 +104,10 @@ class _Asked:
         self.tools = tools
         self.background = background
         self.queue = queue
+
+    @property
+    def large(self) -> bool:
+        return sum(len(part.get("text") or part.get("data") or "") for part in self.content) > _LARGE
 
 
 async def _content(core: Core, content: Any) -> list[Json]:
@@ -189,8 +196,7 @@ async def _place(core: Core, queue: Queue, session_id: str, may_queue: bool) -> 
     waiting = queue.waiting_in(session_id)
     if not may_queue:
         if waiting:
-            first = next(one for one in await core.store.active(session_id))
-            raise _busy(Conflict("", interaction_id=first.id, status=first.status))
+            raise _busy(Conflict("", interaction_id=queue.next_in(session_id), status="queued"))
         return "in_progress"
     if waiting >= settings.max_queued:
         raise Overloaded(

@@ -50,7 +50,7 @@ async def wait(core: Core, queue: Queue, interaction_id: str, timeout_s: float, 
     # The channel first: one that ends after this look is seen to end, whatever the row said.
     channel = core.hub.get(whole)
     interaction, session = await core.interaction(whole, caller)
-    while interaction.status in _RUNS and (left := end - loop.time()) > 0 and not core.handing_over:
+    while interaction.status in _RUNS and (left := end - loop.time()) > 0 and not core.handed_over:
         try:
             async with asyncio.timeout(left):
                 if channel is not None:
