@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from interactd.nouns import ThinkingLevel
+
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
@@ -13,6 +15,8 @@ class EngineSettings:
     home: str | None = None
     """Shown by `status()`, nothing else."""
     default_ttl_s: float = 24 * 3600
+    thinking_level: ThinkingLevel | None = None
+    """What a session gets that asked for none; `None` leaves it to the provider."""
     max_running: int = 256
     """Interactions that may be at a model at once, over all sessions; the others wait in order of arrival."""
     max_open: int = 20_000

@@ -51,7 +51,9 @@ def client_name(ctx: ServerRequestContext[Any, Any]) -> str | None:
 def caller_of(ctx: ServerRequestContext[Any, Any]) -> Caller:
     """Return who calls: the connection, and the client's name and version as sessions note it."""
     peer = peer_of(ctx)
-    return Caller(connection=peer.connection, client=client_label(ctx.session.client_params), cwd=peer.cwd)
+    # A request that stands alone (HTTP, 2026) has no id of its own, and must not pass for a run without a caller.
+    connection = peer.connection or peer.transport
+    return Caller(connection=connection, client=client_label(ctx.session.client_params), cwd=peer.cwd)
 
 
 def complete(ctx: ServerRequestContext[Any, Any], result: Json) -> Json:
