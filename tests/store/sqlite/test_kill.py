@@ -130,9 +130,10 @@ async def rest(file: Path) -> None:
     """Leave the store alone until it has nothing left to do, as a daemon without turns would."""
     store = SqliteStore(file)
     await store.open()
-    async with asyncio.timeout(60):
-        while await store.get_setting("store.removal_due") is not None:
-            await asyncio.sleep(0.05)
+    for _ in range(1200):
+        if await store.get_setting("store.removal_due") is None:
+            break
+        await asyncio.sleep(0.05)
     await store.aclose()
 
 
