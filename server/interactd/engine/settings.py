@@ -35,7 +35,7 @@ class EngineSettings:
     resume_key_wait_s: float = 60
     """How long a resumed interaction waits for a host to connect again and bring its API key."""
     sweep_every_s: float = 60
-    journal_patience_s: float = 30
-    """How long the outcome of a model call is held in memory while the disk refuses it."""
+    journal_patience_s: float = 300
+    """How long the outcome of a model call is held in memory while the disk refuses it; then the call is made again."""
     cancel_patience_s: float = 5
     """How long a cancel waits for the provider's connection to close before it settles without it."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, Final, Literal, ParamSpec, TypeVar
 
-from interactd.errors import InvalidArgument, NotFound, StorageError
+from interactd.errors import InvalidArgument, NotFound, StorageError, StorageFull
 from interactd.nouns import TERMINAL, Interaction, Json, Session, Status, Step, Usage
 from interactd.store.port import IdempotencyKey, Page, Receipt, Started, Turn
 from interactd.store.sqlite import connect, migrations
@@ -146,7 +146,7 @@ class SqliteStore:
     async def _clear(self) -> None:
         try:
             await self.upkeep.clear(self._open_writer())
-        except StorageError as error:
+        except (StorageFull, StorageError) as error:
             # The rows are gone and the receipt is true; what is left to do is on record, and tried again when idle.
             log.warning("cleaning up after a delete is put off: %s", error)
 
@@ -255,9 +255,11 @@ class SqliteStore:
         cursor: str | None = None,
     ) -> Page:
         newest: int | None = await self._read(search.newest_unindexed)
-        if newest is not None:
-            while await self._write(functools.partial(search.index_towards, id=newest)):
+        try:
+            while newest is not None and await self._write(functools.partial(search.index_towards, id=newest)):
                 pass
+        except (StorageFull, StorageError) as error:
+            log.warning("searching without the newest steps, which cannot be indexed: %s", error)
         return await self._read(
             search.find,
             query=query,
