@@ -256,3 +256,11 @@ async def test_ten_thousand_calls_at_once_are_all_answered(world: World) -> None
     calls = [world.call("get_session", {"session_id": session_id} if i % 2 else wrong) for i in range(10_000)]
     results = await asyncio.gather(*calls)
     assert [result.is_error for result in results] == [i % 2 == 0 for i in range(10_000)]
+
+
+async def test_what_expired_is_listed_and_not_offered_for_reading(world: World) -> None:
+    session_id = await world.session(ttl="1s")
+    await asyncio.sleep(1.01)  # Its time passes by the clock on the wall; there is no event to wait for.
+    result = await world.ok("list_sessions", state="expired")
+    assert fields(result)["sessions"] == [session_id]
+    assert result.text.endswith("Next: create_session()")

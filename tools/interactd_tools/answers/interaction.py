@@ -14,6 +14,8 @@ from interactd_tools.context import Image, Link, ToolResult
 MAX_IMAGE_CHARACTERS = 700_000
 """Of base64 in one result: a host refuses a result of more than a megabyte."""
 _INPUT = "..."
+_NEEDS_ANOTHER_MODEL = frozenset(("key_refused", "missing_key", "quota_exceeded", "unknown_model", "not_set_up"))
+_NEEDS_OTHER_WORDS = frozenset(("content_blocked", "provider_rejected", "invalid_argument"))
 
 
 @dataclass(slots=True)
@@ -139,7 +141,8 @@ def _trouble(result: Result) -> str:
             if one.finish_reason in ("length", "max_tokens", "MAX_TOKENS"):
                 return "The model stopped at its output limit: this is not the whole answer."
             why = (one.error or {}).get("message") or f"finish reason {one.finish_reason or 'unknown'}"
-            return one_line(f"The answer is not complete: {why}.", 500)
+            advice = (one.error or {}).get("repair") or ""
+            return one_line(f"The answer is not complete: {why.rstrip('.')}. {advice}".rstrip(), 700)
         case "budget_exceeded":
             return "It stopped because its budget was used up; what it had made is kept."
         case "completed" if not body(result):
@@ -186,8 +189,21 @@ def _next(result: Result) -> Json:
     if one.status == "requires_action":
         results = [{"call_id": waiting.get("id"), "result": _INPUT} for waiting in result.waiting_for]
         return {"tool": "respond", "arguments": {"interaction_id": one.id, "results": results}}
-    goes_on = {"incomplete": "Go on.", "failed": "<the same input>"}.get(one.status, _INPUT)
+    if one.status == "failed":
+        return _after_failure(one)
+    goes_on = {"incomplete": "Go on."}.get(one.status, _INPUT)
     return {"tool": "send_turn", "arguments": {"session_id": one.session_id, "input": goes_on}}
+
+
+def _after_failure(one: Interaction) -> Json:
+    # Whoever takes the next call by its word must not be sent into the same wall, at the same price.
+    code = (one.error or {}).get("code")
+    if code in _NEEDS_ANOTHER_MODEL:
+        return {"tool": "list_agents", "arguments": {}}
+    if code == "context_overflow":
+        return {"tool": "fork_session", "arguments": {"session_id": one.session_id, "at": "<an earlier turn>"}}
+    text = "<another input>" if code in _NEEDS_OTHER_WORDS else "<the same input>"
+    return {"tool": "send_turn", "arguments": {"session_id": one.session_id, "input": text}}
 
 
 def _write(following: Json) -> str:
