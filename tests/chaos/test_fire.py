@@ -127,7 +127,7 @@ async def test_a_full_disk_refuses_in_words_loses_nothing_and_goes_on_with_room(
     if os.getuid() != 0:
         pytest.skip("only root can mount a small disk")
     async with a_small_disk(tmp_path / "home", "4m") as root, a_world(root) as (home, provider):
-        provider.default = lambda _: Reply("fine " * 8_000)
+        provider.default = Reply(text=["fine " * 8_000])
         host = await a_host(home)
         session = await session_of(host)
         done: list[str] = []
