@@ -96,6 +96,7 @@ class _KeyedFaces:
 
     def __init__(self, faces: Faces, keys: KeyRing) -> None:
         self.http = faces
+        faces.opened_by = keys.lend
         self._keys = keys
         self._open: Counter[str] = Counter()
 
@@ -105,7 +106,7 @@ class _KeyedFaces:
             await self.http.mcp(reader, writer, hello)
 
     async def control(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, hello: Json) -> None:
-        """Serve one control connection."""
+        """Serve one control connection. HTTP callers use the environment of the one that opened the HTTP face."""
         with _Attached(self._keys, self._open, hello):
             await self.http.control(reader, writer, hello)
 
@@ -225,4 +226,5 @@ def _engine_settings(paths: Paths, config: Config) -> EngineSettings:
         max_queued=limits.queued_per_session,
         max_input_bytes=limits.input_bytes,
         max_output_bytes=limits.output_bytes,
+        thinking_level=config.defaults.thinking_level,
     )

@@ -1,6 +1,6 @@
 """Append of a turn at 10, 1,000 and 100,000 turns of history: this store beside bare sqlite3 and other people's.
 
-    python tests/bench/append.py [--turns 300] [--histories 10 1000 100000] [--peers]
+    python tests/bench/append.py [--turns 300] [--histories 10 1000 100000] [--peer-histories 10 1000]
 
 A turn is four steps, about 3.5 kB, in two transactions (accepted, settled). Bare sqlite3 does the same inserts and
 updates on the same tables, in the calling thread, with the same durability; both are measured in turns of 25 within
@@ -21,10 +21,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import append_peers
+
 from interactd.ids import new_id
 from interactd.nouns import Interaction, Session, Step, Usage, text_content, user_input
 from interactd.store.sqlite import SqliteStore
-from interactd.store.sqlite.connect import connect, use_wal
+from interactd.store.sqlite.connect import connect
 from interactd.store.sqlite.queries import rows, sessions, turns
 
 TARGET_RATIO = 3.0
@@ -113,8 +115,9 @@ class Bare:
         self.depth += 1
         execute("BEGIN IMMEDIATE")
         execute(
-            "INSERT INTO interactions (id, session_id, previous_interaction_id, status, created_at, background, depth,"
-            " skip_id, skip_depth, epoch, attempt, steps, model) VALUES (?, ?, ?, ?, ?, 0, ?, ?, 1, 1, 1, 1, ?)",
+            "INSERT INTO interactions (id, session_id, previous_interaction_id, crosses, status, created_at,"
+            " background, depth, skip_id, skip_depth, epoch, attempt, steps, model)"
+            " VALUES (?, ?, ?, 0, ?, ?, 0, ?, ?, 1, 1, 1, 1, ?)",
             (one.id, one.session_id, self.head, "in_progress", one.created_at, self.depth, one.id, one.model),
         )
         self._steps(one.id, 0, [first])
@@ -180,34 +183,50 @@ def line(name: str, history: int, times: list[float], base: float | None = None)
     return middle
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=300, help="turns measured at each length (default 300)")
     parser.add_argument("--histories", type=int, nargs="+", default=[10, 1_000, 100_000])
-    parser.add_argument("--peers", action="store_true", help="also those peers that take minutes to fill")
-    options = parser.parse_args()
-    runner: Callable[..., object] = asyncio.run
-    if importlib.util.find_spec("uvloop"):
-        import uvloop
+    parser.add_argument("--peer-histories", type=int, nargs="*", default=[10, 1_000])
+    return parser.parse_args()
 
-        runner = uvloop.run
-    print(f"SQLite {sqlite3.sqlite_version}, {runner.__module__}; two commits a turn, WAL, synchronous=NORMAL")
+
+async def compare(folder: Path, options: argparse.Namespace) -> None:
     middles: dict[int, float] = {}
     worst = 0.0
-    gc.freeze()
-    with tempfile.TemporaryDirectory(prefix="interactd-bench-") as folder:
-        for history in options.histories:
-
-            async def run(history: int = history) -> tuple[list[float], list[float]]:
-                return await measure(Path(folder), history, options.turns)
-
-            ours, bare = runner(run())  # type: ignore[misc]
-            base = line("sqlite3, bare", history, bare)
-            middles[history] = line("interactd", history, ours, base)
-            worst = max(worst, middles[history] / base)
+    for history in options.histories:
+        ours, bare = await measure(folder, history, options.turns)
+        base = line("sqlite3, bare", history, bare)
+        middles[history] = line("interactd", history, ours, base)
+        worst = max(worst, middles[history] / base)
     print(f"worst ratio to bare sqlite3: {worst:.2f}x (target <= {TARGET_RATIO:.0f}x)")
     if len(middles) > 1:
         print(f"longest against shortest history: {middles[max(middles)] / middles[min(middles)]:.2f}x (flat is 1)")
+    texts = [QUESTION, THOUGHT, "x" * 560, ANSWER]
+    for name, (_, packages, _) in append_peers.PEERS.items():
+        for history in options.peer_histories:
+            times = await append_peers.measure(name, folder, history, 20, texts)
+            if times is None:
+                print(f"{name}: not installed (pip install {packages})")
+                break
+            line(name, history, times, middles.get(history))
+    print("a peer's ratio is to interactd at the same length")
+
+
+def main() -> None:
+    options = parse()
+    loops: Callable[[], asyncio.AbstractEventLoop] | None = None
+    if importlib.util.find_spec("uvloop"):
+        import uvloop
+
+        loops = uvloop.new_event_loop
+    print(
+        f"SQLite {sqlite3.sqlite_version}, {'uvloop' if loops else 'asyncio'};"
+        " two commits a turn, WAL, synchronous=NORMAL"
+    )
+    gc.freeze()
+    with tempfile.TemporaryDirectory(prefix="interactd-bench-") as folder, asyncio.Runner(loop_factory=loops) as runner:
+        runner.run(compare(Path(folder), options))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.kit import Rig, ScriptedModel, called, ended, rig, said
-from interactd.engine.run.history import NOT_ANSWERED, estimate_request, repaired
+from interactd.engine.run.history import estimate_request
+from interactd.engine.run.pieces import NOT_ANSWERED, repaired
 from interactd.engine.run.tokens import IMAGE_TOKENS, Calibration, estimate_step
 from interactd.errors import ContextOverflow
 from interactd.models.port import Finished, StepDelta
@@ -114,6 +115,18 @@ async def test_a_long_session_is_cut_to_the_window_newest_first_and_rarely(tmp_p
     assert len(model.requests[-1].steps) > 4
     # The prompt's beginning moves in few, large jumps: that keeps providers' prompt caches warm.
     assert len(set(firsts)) < 20
+
+
+async def test_a_model_with_a_large_window_sees_more_than_one_with_a_small_one(tmp_path: Path) -> None:
+    small, large = ScriptedModel("small", window=500), ScriptedModel("large", window=100_000)
+    small.usage = large.usage = None
+    async with rig(tmp_path / "db", model=small, others=[large]) as it:
+        session = await it.engine.create_session()
+        for n in range(10):
+            await it.turn(session.id, f"t{n} " + "x" * 300)
+        await it.turn(session.id, "all of it?", model="large")
+    assert len(small.requests[-1].steps) < 8
+    assert len(large.requests[0].steps) == 21
 
 
 async def test_long_tool_results_of_earlier_turns_are_cut_before_turns_are(tmp_path: Path) -> None:

@@ -55,6 +55,27 @@ async def test_a_queued_turn_is_in_the_way_of_one_that_would_not_queue(it: Rig) 
     assert (await it.turn(session.id, "c")).interaction.status == "completed"
 
 
+async def test_turns_sent_at_once_make_one_line_and_not_a_bush(it: Rig) -> None:
+    session = await it.engine.create_session()
+    sent = await asyncio.gather(*(it.engine.send_turn(session.id, f"t{n}", if_busy="queue") for n in range(20)))
+    for result in sent:
+        assert (await it.ended(result.interaction.id)).interaction.status == "completed"
+    session, turns = await it.engine.transcript(session.id, limit=50)
+    assert session.turns == 20
+    assert {turn.interaction.id for turn in turns} == {result.interaction.id for result in sent}
+    assert it.model.most_running == 1
+
+
+async def test_of_turns_sent_at_once_without_queueing_one_is_taken(it: Rig) -> None:
+    session = await it.engine.create_session()
+    it.model.gate = asyncio.Event()
+    sending = (it.engine.send_turn(session.id, f"t{n}") for n in range(20))
+    outcomes = await asyncio.gather(*sending, return_exceptions=True)
+    assert sum(isinstance(outcome, Conflict) for outcome in outcomes) == 19
+    it.model.gate.set()
+    assert (await it.engine.get_session(session.id)).turns == 1
+
+
 async def test_a_line_has_an_end(tmp_path: Path) -> None:
     async with rig(tmp_path / "db", max_queued=2) as it:
         session = await it.engine.create_session()

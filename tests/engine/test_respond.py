@@ -184,6 +184,25 @@ async def test_waiting_turns_and_half_given_answers_survive_a_restart(tmp_path: 
     assert texts(done)[-1] == "model_output: ok"
 
 
+async def test_an_answer_that_is_faster_than_the_end_of_the_run_that_asked(it: Rig) -> None:
+    session = await it.engine.create_session(tools=TOOLS, ttl_s=10)
+    it.model.gate = asyncio.Event()
+    it.model.script([*called("add", {}, "c1"), *ended("tool_calls")])
+    sent = await it.engine.send_turn(session.id, "go")
+    await it.model.asked(1)
+    # Long enough for the run to have one more write to do after its outcome: giving the session its time again.
+    it.clock.now += 9
+    it.model.gate.set()
+    while (await it.store.get_interaction(sent.interaction.id)).status == "in_progress":
+        pass
+    it.model.gate.clear()
+    await it.engine.respond(sent.interaction.id, [{"call_id": "c1", "result": "3"}])
+    await it.model.asked(2)
+    assert it.engine.busy == 1
+    assert (await it.engine.cancel(sent.interaction.id)).interaction.status == "cancelled"
+    assert it.model.running == 0
+
+
 async def test_two_who_answer_at_once_make_one_run(it: Rig) -> None:
     asked = await asked_for_two(it)
     results = [{"call_id": "c1", "result": "3"}, {"call_id": "c2", "result": "noon"}]

@@ -31,7 +31,7 @@ from interactd.models.port import ModelRequest
 from interactd.nouns import TERMINAL
 
 T = TypeVar("T")
-NOTHING: Any = multiple()
+NOTHING: Any = multiple()  # pyright: ignore[reportUnknownVariableType]
 """What a rule returns that made nothing."""
 TOOL = {"type": "function", "name": "add", "parameters": {"type": "object"}}
 

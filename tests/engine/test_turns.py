@@ -104,10 +104,10 @@ async def test_cancelling_who_asked_leaves_the_turn_alone(it: Rig) -> None:
 
 async def test_a_send_that_is_cancelled_half_way_still_runs_what_it_accepted(it: Rig) -> None:
     session = await it.engine.create_session()
-    for spins in range(12):
-        sending = asyncio.create_task(it.engine.send_turn(session.id, f"turn {spins}", if_busy="queue"))
-        for _ in range(spins):
-            await asyncio.sleep(0)
+    for n in range(40):
+        sending = asyncio.create_task(it.engine.send_turn(session.id, f"turn {n}", if_busy="queue"))
+        # Not a wait for something: the moment of the cancel, moved a little each time.
+        await asyncio.wait([sending], timeout=n * 0.0001)
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
     last = await it.turn(session.id, "last", if_busy="queue")

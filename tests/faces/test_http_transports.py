@@ -122,7 +122,7 @@ async def test_many_official_clients_at_once_do_not_meet(daemon: Daemon, tools: 
     assert len(tools.contexts) == 60
 
 
-async def test_a_session_has_its_own_connection_and_a_modern_request_has_none(
+async def test_a_session_has_its_own_connection_and_modern_requests_share_one(
     daemon: Daemon, tools: SmallTools
 ) -> None:
     async with opened(daemon) as (_, client):
@@ -133,7 +133,7 @@ async def test_a_session_has_its_own_connection_and_a_modern_request_has_none(
             await mcp.request("tools/call", {"name": "echo", "arguments": {}})
     connections = [context.caller.connection for context in tools.contexts]
     assert connections[0] == connections[1] != connections[2] == connections[3]
-    assert connections[4:] == [None, None]
+    assert connections[4:] == ["http", "http"]
     assert tools.contexts[4].request_id is None
     assert [context.client_name for context in tools.contexts] == ["raw"] * 6
 

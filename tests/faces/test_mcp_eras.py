@@ -33,6 +33,8 @@ async def test_a_modern_client_needs_no_handshake(socket: str, tools: SmallTools
         found = (await wire.request("server/discover", {"_meta": envelope()}))["result"]
         assert MODERN in found["supportedVersions"]
         assert found["resultType"] == "complete"
+        assert found["capabilities"]["resources"] == {"subscribe": True, "listChanged": False}
+        assert "session_id" in found["instructions"]
         listed = (await wire.request("tools/list", {"_meta": envelope()}))["result"]
         assert [tool["name"] for tool in listed["tools"]][:2] == ["echo", "wait"]
         assert listed["ttlMs"] >= 3_600_000

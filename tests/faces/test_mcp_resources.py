@@ -111,6 +111,7 @@ async def test_a_uri_that_names_nothing_is_refused_in_words(
         assert error["code"] in {-32602, -32002}
         assert words in error["message"]
         assert len(error["message"]) < 1000
+        assert error["data"]["uri"] == uri[:500]
 
 
 async def test_a_deleted_session_says_that_it_was_deleted(world: tuple[Rig, str]) -> None:

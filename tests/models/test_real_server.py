@@ -82,8 +82,9 @@ async def test_a_real_server_answers_on_every_wire_it_speaks(server: str) -> Non
             assert last.usage is not None
             assert (last.usage.output or 0) > 0
         assert len(set(said.values())) == 1, f"the same prompt, greedy: {said}"
-        listed = [line.id for line in await catalog.list(refresh=True) if line.available]
-        assert listed == ["chat/small", "responses/small", "messages/small"]
+        lines = await catalog.list(refresh=True)
+        listed = [line.id for line in lines if line.available]
+        assert listed == ["chat/small", "responses/small", "messages/small"], lines
     finally:
         await catalog.aclose()
 

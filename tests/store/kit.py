@@ -14,7 +14,8 @@ FAR = 10_000_000_000.0
 
 def a_session(**fields: Any) -> Session:
     now = time.time()
-    return Session(**{"id": new_id("session"), "created_at": now, "updated_at": now, "expires_at": FAR, **fields})
+    given: dict[str, Any] = {"id": new_id("session"), "created_at": now, "updated_at": now, "expires_at": FAR}
+    return Session(**{**given, **fields})
 
 
 def an_interaction(session_id: str, previous: str | None = None, **fields: Any) -> Interaction:

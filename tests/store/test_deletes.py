@@ -109,6 +109,20 @@ async def test_a_fork_without_turns_keeps_its_history_too(store: Store) -> None:
     assert (await store.delete_session(second.id, 3.0)).removed["interactions"] == 1
 
 
+async def test_history_shared_by_two_forks_goes_from_heir_to_heir(store: Store) -> None:
+    session = await create(store)
+    ids = await chain(store, session.id, 4)
+    near, far = await fork_at(store, session, ids[1]), await fork_at(store, session, ids[3])
+    own = await turn(store, far.id, "own", previous=ids[3])
+    receipt = await store.delete_session(session.id, 1.0)
+    assert receipt.kept == {"interactions": 4, "sessions": [near.id, far.id]}
+    receipt = await store.delete_session(near.id, 2.0)
+    assert receipt.kept == {"interactions": 2, "sessions": [far.id]}
+    path = await store.path(own, limit=9)
+    assert [one.interaction.id for one in path] == [*ids, own]
+    assert {one.interaction.session_id for one in path} == {far.id}
+
+
 async def test_an_open_turn_that_moves_to_a_fork_is_cancelled(store: Store) -> None:
     session = await create(store)
     waiting = await start(store, session.id)

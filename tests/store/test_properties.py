@@ -235,7 +235,9 @@ class Lives(RuleBasedStateMachine):
 
     @invariant()
     def the_store_says_what_the_model_says(self) -> None:
-        heads = {session.id: session.head for session in self.run(self.store.list_sessions(state="all", limit=999)).items}
+        heads = {
+            session.id: session.head for session in self.run(self.store.list_sessions(state="all", limit=999)).items
+        }
         assert heads == self.model.heads
         for session, head in heads.items():
             if head is None:

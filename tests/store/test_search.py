@@ -91,7 +91,9 @@ async def test_what_a_person_types_finds_what_they_mean(store: Store, query: str
     assert bool(await hits(store, query)) == found
 
 
-@pytest.mark.parametrize("query", ["", "   ", "*", '"', '""', "!!!", "AND", "NEAR(a b)", "a OR", "(", "\0", "\ud800", "🎉"])
+@pytest.mark.parametrize(
+    "query", ["", "   ", "*", '"', '""', "!!!", "AND", "NEAR(a b)", "a OR", "(", "\0", "\ud800", "🎉"]
+)
 async def test_any_text_is_a_legal_query(store: Store, query: str) -> None:
     session = await create(store)
     await turn(store, session.id, "plain words only")

@@ -85,6 +85,20 @@ async def test_a_key_of_another_kind_of_work_is_a_conflict(store: Store) -> None
     assert (await store.get_session(session.id)).head is None
 
 
+async def test_a_key_is_recalled_with_what_it_started(store: Store) -> None:
+    key = IdempotencyKey("k", "d")
+    assert await store.recall(key) is None
+    session = a_session()
+    await store.create_session(session, key)
+    one = an_interaction(session.id)
+    await store.accept(one, [], expires_at=FAR, key=IdempotencyKey("turn", "d"))
+    assert await store.recall(key) == session.id
+    assert await store.recall(IdempotencyKey("turn", "d")) == one.id
+    assert await store.recall(IdempotencyKey("k", "d", owner="bob")) is None
+    with pytest.raises(Conflict):
+        await store.recall(IdempotencyKey("k", "other"))
+
+
 async def test_keys_of_two_owners_do_not_meet(store: Store) -> None:
     assert (await store.create_session(a_session(), IdempotencyKey("k", "a", "ann"))).created
     assert (await store.create_session(a_session(), IdempotencyKey("k", "b", "bob"))).created

@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from interactd.errors import RateLimited
+from interactd.errors import (
+    ContentBlocked,
+    ContextOverflow,
+    InteractdError,
+    KeyRefused,
+    QuotaExceeded,
+    RateLimited,
+)
 from interactd_tools.answers.text import tokens
 from interactd_tools.context import ToolResult
 from tools.conftest import World, fields
@@ -285,3 +292,31 @@ async def test_giving_up_on_the_call_does_not_stop_the_turn(world: World) -> Non
     gate.set()
     seen = fields(await world.ok("get_session", session_id=session_id))["interactions"]
     assert content(await world.ok("get_interaction", interaction_id=seen[0]["id"])) == "Done."
+
+
+@pytest.mark.parametrize(
+    ("error", "following"),
+    [
+        (RateLimited("slow down", repair="Wait 120 s."), 'send_turn(session_id="{}", input="<the same input>")'),
+        (KeyRefused("bad key"), "list_agents()"),
+        (QuotaExceeded("no credit"), "list_agents()"),
+        (ContentBlocked("no"), 'send_turn(session_id="{}", input="<another input>")'),
+        (ContextOverflow("too long"), 'fork_session(session_id="{}", at="<an earlier turn>")'),
+    ],
+)
+async def test_the_next_call_after_a_failure_is_not_the_one_that_fails_again(
+    world: World, error: InteractdError, following: str
+) -> None:
+    session_id = await world.session()
+    world.says(error)
+    result = await world.call("send_turn", {"session_id": session_id, "input": "Hello."})
+    assert result.is_error
+    assert result.text.endswith(f"Next: {following.format(session_id)}")
+
+
+async def test_an_incomplete_answer_says_why_once_and_what_to_do(world: World) -> None:
+    session_id = await world.session()
+    world.says(Says([], reason="stop"))
+    result = await world.ok("send_turn", session_id=session_id, input="Hello.")
+    assert fields(result)["status"] == "incomplete"
+    assert ".." not in result.text.replace('"..."', "")

@@ -136,7 +136,11 @@ async def list_sessions(args: ListSessions, ctx: CallContext) -> ToolResult:
             {"sessions": [], "unread": [], "cursor": None},
         )
     unread = [one for ids in waiting.values() for one in ids]
-    following: dict[str, Any] = {"tool": "get_session", "arguments": {"session_id": sessions[0].id}}
+    # What has expired answers nothing but that it has.
+    alive = next((one for one in sessions if one.state == "active"), None)
+    following: dict[str, Any] = {"tool": "create_session", "arguments": {}}
+    if alive is not None:
+        following = {"tool": "get_session", "arguments": {"session_id": alive.id}}
     if unread:
         following = {"tool": "get_interaction", "arguments": {"interaction_id": unread[0]}}
     then = call(following["tool"], following["arguments"])

@@ -7,17 +7,27 @@ Markdown as it comes otherwise: the model's text is printed as it arrives and ne
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
+import uuid
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from interactd import paths
-from interactd.cli.client import ControlClient, connected
+from interactd.cli.client import ControlClient, RemoteError, connected
 from interactd.cli.durations import parse_ttl
 from interactd.cli.main import print_json
-from interactd.errors import InteractdError, NotFound
+from interactd.cli.words import for_people, repair, safe
+from interactd.errors import DaemonUnavailable, InteractdError, InvalidArgument, NotFound
 
+with contextlib.suppress(ImportError):
+    # Importing it is what gives input() its arrow keys and history; some Pythons lack it.
+    import readline  # noqa: F401  # pyright: ignore[reportUnusedImport]
+
+_DAEMONS = 4
+"""An interaction that outlived three is not begun again; one more tells how it ended."""
 HELP = "/new  a fresh session   /id  this session's id   /fork  go on in a copy   /quit  leave (also Ctrl-D)"
 
 
@@ -25,6 +35,9 @@ def chat(args: argparse.Namespace) -> int:
     """Run `interactd chat`; returns the exit code."""
     if args.message is None and not sys.stdin.isatty():
         args.message = sys.stdin.read()
+    if args.message is not None and not args.message.strip():
+        # Before a session is made that nobody would use.
+        raise InvalidArgument("message: is empty", repair="Give some text, or none at all for a conversation.")
     with connected(paths.find()) as client:
         session = _session(client, args)
         if args.message is not None:
@@ -55,12 +68,34 @@ def _turn(client: ControlClient, session: dict[str, Any], text: str, args: argpa
     options: dict[str, Any] = {"model": args.model} if args.model else {}
     if args.thinking:
         options["generation_config"] = {"thinking_level": args.thinking}
-    started = client.call("send_turn", session_id=session["id"], content=text, **options)
+    # With a key it can be asked again of the next daemon, should this one die before it answers.
+    options["idempotency_key"] = f"chat-{uuid.uuid4().hex}"
+    started = _surviving(client, "send_turn", session_id=session["id"], content=text, **options)
     interaction = started["interaction"]["id"]
+    for _ in range(_DAEMONS):
+        try:
+            _follow(client, interaction, out)
+            return client.call("wait", interaction_id=interaction, timeout_s=5)
+        except DaemonUnavailable:
+            client.reconnect()
+            out.write("\n(the daemon was started anew; here is the answer from its beginning)\n")
+    return _surviving(client, "wait", interaction_id=interaction, timeout_s=5)
+
+
+def _surviving(client: ControlClient, method: str, **params: Any) -> Any:
+    """Call; once more of the next daemon when this one is gone. For calls that may be repeated."""
+    try:
+        return client.call(method, **params)
+    except DaemonUnavailable:
+        client.reconnect()
+        return client.call(method, **params)
+
+
+def _follow(client: ControlClient, interaction: str, out: Any) -> None:
+    """Write the interaction's text as it comes, until it ends; the first Ctrl-C cancels it."""
     number = client.send("events", interaction_id=interaction)
-    result: Any = None
     cancelled = False
-    while result is None:
+    while True:
         try:
             message = client.receive()
         except KeyboardInterrupt:
@@ -74,18 +109,17 @@ def _turn(client: ControlClient, session: dict[str, Any], text: str, args: argpa
         if "event" in message:
             _write(message["event"], out)
         elif "error" in message:
-            from interactd.cli.client import RemoteError
-
             raise RemoteError(message["error"])
         else:
-            result = client.call("wait", interaction_id=interaction, timeout_s=5)
-    return result
+            return
 
 
 def _write(event: dict[str, Any], out: Any) -> None:
     delta = event.get("data", {}).get("delta", {})
     if event.get("type") == "step.delta" and delta.get("type") == "text":
-        out.write(delta.get("text", ""))
+        text = delta.get("text", "")
+        # On a pipe the text stays as it was said; a terminal must not be steered by it.
+        out.write(safe(text) if out.isatty() else text)
         out.flush()
 
 
@@ -125,9 +159,10 @@ def _loop(client: ControlClient, session: dict[str, Any], args: argparse.Namespa
             result = _turn(client, session, text, args, sys.stdout)
         except InteractdError as error:
             data = error.as_dict()
-            console.print(f"[red]{data['code']}[/]: {error.message}", markup=True)
-            if error.repair:
-                console.print(f"[dim]{error.repair}[/]")
+            code = str(data["code"])
+            console.print(f"[red]{code}[/]: {escape(safe(for_people(error.message)))}")
+            if advice := repair(code, error.repair, data.get("interaction_id")):
+                console.print(f"[dim]{escape(advice)}[/]")
             continue
         console.print()
         _explain(result, console)
@@ -163,16 +198,27 @@ def _explain(result: dict[str, Any], console: Console) -> None:
         parts.append(f"{usage['total_input_tokens']} tokens in, {usage.get('total_output_tokens', '?')} out")
     if interaction.get("duration_s") is not None:
         parts.append(f"{interaction['duration_s']:.1f} s")
-    console.print(f"[dim]{', '.join(part for part in parts if part)}[/]")
-    if interaction["status"] != "completed":
-        error: dict[str, Any] = interaction.get("error") or {}
+    console.print(f"[dim]{escape(', '.join(part for part in parts if part))}[/]")
+    if interaction["status"] == "requires_action":
+        waiting: list[dict[str, Any]] = result.get("waiting_for") or []
+        names = ", ".join(str(call.get("name")) for call in waiting)
         console.print(
-            f"[yellow]{interaction['status']}[/] {error.get('message', '')} {error.get('repair', '')}".rstrip()
+            f"[yellow]requires_action[/] it waits for the results of {escape(names)}, which the program that gave "
+            "the session its functions must send; /fork goes on without them."
         )
+    elif interaction["status"] != "completed":
+        error: dict[str, Any] = interaction.get("error") or {}
+        said = for_people(str(error.get("message") or ""))
+        console.print(f"[yellow]{interaction['status']}[/] {escape(safe(said))}".rstrip())
+        if error.get("repair"):
+            console.print(f"[dim]{escape(for_people(str(error['repair'])))}[/]")
 
 
 class _Nowhere:
     """Where streamed text goes when only JSON is wanted."""
+
+    def isatty(self) -> bool:
+        return False
 
     def write(self, text: str) -> None: ...
 

@@ -27,10 +27,27 @@ class RemoteError(InteractdError):
 class ControlClient:
     """One connection to the daemon. Calls are made one after another; `stream` also yields events."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, paths: Paths | None = None, connection: str | None = None) -> None:
         self._sock = sock
+        self._paths = paths
+        self._connection = connection
         self._lines = sock.makefile("rb")
         self._next = 0
+
+    def reconnect(self) -> None:
+        """Connect to the next daemon, starting it if need be; nothing that was asked of the last one comes any more.
+
+        Raises:
+            DaemonUnavailable: none answers and none could be started.
+        """
+        from interactd.shim.connect import connect
+
+        if self._paths is None:
+            raise _gone()
+        self.close()
+        # Under the same id, because a turn that is taken up again waits for the keys of who sent it.
+        self._sock, _ = connect(self._paths, face="control", connection=self._connection)
+        self._lines = self._sock.makefile("rb")
 
     def call(self, method: str, **params: Any) -> Any:
         """Call and return the result; events in between are dropped.
@@ -98,10 +115,11 @@ def connected(paths: Paths, *, start: bool = True) -> Generator[ControlClient]:
     Raises:
         DaemonUnavailable: none answers and none could be started.
     """
-    from interactd.shim.connect import connect
+    from interactd.shim.connect import connect, new_connection
 
-    sock, _hello = connect(paths, face="control", start=start)
-    client = ControlClient(sock)
+    connection = new_connection()
+    sock, _hello = connect(paths, face="control", start=start, connection=connection)
+    client = ControlClient(sock, paths if start else None, connection)
     try:
         yield client
     finally:

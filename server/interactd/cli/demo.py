@@ -16,15 +16,20 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 from mcp.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
+from mcp.shared.exceptions import MCPError
 from mcp_types import ProgressNotification
 from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
 
 from interactd import __version__, paths
 
@@ -66,13 +71,18 @@ class Demo:
     def step(self, number: int, title: str) -> None:
         self.console.print(f"\n[bold cyan]{number}.[/] [bold]{title}[/]")
 
-    def fact(self, name: str, value: object) -> None:
-        self.console.print(f"   [dim]{name:<10}[/] {value}", highlight=False, soft_wrap=True)
+    def fact(self, name: str, value: str | Text) -> None:
+        # Under its own column: an id is never cut in two, and a terminal of any width shows it well.
+        table = Table.grid(padding=(0, 1))
+        table.add_column(style="dim", min_width=10)
+        table.add_column(overflow="fold")
+        table.add_row(name, value)
+        self.console.print(Padding(table, (0, 0, 0, 3)))
 
     async def turn(self, session_id: str, text: str) -> str:
         """Send one turn, show it as it streams, and return the model's whole answer."""
         self.streamed.clear()
-        self.console.print(f"   [dim]you[/]        {text}", highlight=False)
+        self.fact("you", text)
         self.console.print("   [dim]model[/]      ", end="")
         shown, fields, seconds = await self.call(
             "send_turn", session_id=session_id, input=text, wait_s=45, generation_config={"temperature": 0}
@@ -83,7 +93,7 @@ class Demo:
         self.console.print()
         usage: dict[str, Any] = fields.get("usage") or {}
         answer = "".join(self.streamed) or shown
-        self.fact("id", fields.get("interaction_id"))
+        self.fact("id", str(fields.get("interaction_id")))
         self.fact(
             "tokens",
             f"{usage.get('total_input_tokens', '?')} in "
@@ -105,7 +115,7 @@ class Demo:
             tools = (await client.list_tools()).tools
             info = client.server_info
             self.fact("server", f"{info.name if info else '?'} {info.version if info else ''}")
-            self.fact("protocol", client.protocol_version)
+            self.fact("protocol", str(client.protocol_version))
             self.fact("tools", f"{len(tools)}: {', '.join(tool.name for tool in tools)}")
             self.fact("time", f"{time.perf_counter() - began:.2f} s, the daemon's cold start included")
 
@@ -135,11 +145,13 @@ class Demo:
             answer = await self.turn(session_id, SECOND_TURN)
             if MEMORY not in answer:
                 raise DemoFailed(f"the answer does not contain {MEMORY}: {answer!r}")
-            self.fact("memory", f"[green]{MEMORY} came from the turn before the kill[/]")
+            self.fact("memory", Text(f"{MEMORY} came from the turn before the kill", style="green"))
 
             self.step(5, "What the store holds")
             text, _, _ = await self.call("search_history", query="lucky number")
-            self.console.print(_indent(text), style="dim", markup=False, highlight=False, soft_wrap=True)
+            for line in text.splitlines():
+                indent = len(line) - len(line.lstrip())
+                self.console.print(Padding(Text(line.lstrip(), style="dim"), (0, 0, 0, 3 + indent)))
         self.client = None
 
 
@@ -151,15 +163,11 @@ async def _ignore_progress(progress: float, total: float | None, message: str | 
     """Asking for progress is what makes the server stream; the text is taken from the notification itself."""
 
 
-def _indent(text: str) -> str:
-    return "\n".join(f"   {line}" for line in text.splitlines())
-
-
 def run(model: str = "embedded") -> int:
     """Run the demo and return the exit code: 0 when everything it promises was seen."""
     console = Console(highlight=False)
     console.print(f"[bold]interactd {__version__}[/]: durable sessions over MCP, on your own machine")
-    if model.startswith("embedded"):
+    if model == "embedded" or model.startswith("embedded/"):
         from interactd.cli.setup import ensure_weights
 
         code = ensure_weights(console)
@@ -169,21 +177,37 @@ def run(model: str = "embedded") -> int:
     home = Path(tempfile.mkdtemp(prefix="interactd-demo-"))
     os.environ.setdefault("INTERACTD_WEIGHTS", str(mine.weights))
     demo = Demo(console, home, model)
+    failures: list[BaseException] = []
     try:
         anyio.run(demo.run)
-    except DemoFailed as error:
-        console.print(f"\n[red]The demo failed:[/] {error}")
-        console.print(f"   log: {paths.find({'INTERACTD_HOME': str(home)}).log_file} (kept)")
-        return 1
+    except* (DemoFailed, MCPError, OSError) as problems:
+        failures.extend(_leaves(problems))
+    except* KeyboardInterrupt:
+        failures.append(KeyboardInterrupt())
     finally:
         _stop(home)
+    problem = next(iter(failures), None)
+    if problem is not None and not isinstance(problem, KeyboardInterrupt):
+        console.print(Text.assemble("\n", ("The demo failed: ", "red"), str(problem)))
+        console.print(f"   log: {paths.find({'INTERACTD_HOME': str(home)}).log_file} (kept)", soft_wrap=True)
+        return 1
     shutil.rmtree(home, ignore_errors=True)
+    if problem is not None:
+        raise problem
     console.print(
-        "\n[bold green]Done.[/] Give it to your host: the README has the lines for Claude, Cursor, VS Code and\n"
-        "others; or talk to it here: [bold]interactd chat[/]. The embedded model is an offline fallback: with a key\n"
+        "\n[bold green]Done.[/] Give it to your host: the README has the lines for Claude, Cursor, VS Code and "
+        "others; or talk to it here: [bold]interactd chat[/]. The embedded model is an offline fallback: with a key "
         "or a local server (`interactd models` shows what is reachable) the same session runs on a real one."
     )
     return 0
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for each in group.exceptions:
+        if isinstance(each, BaseExceptionGroup):
+            yield from _leaves(cast("BaseExceptionGroup[BaseException]", each))
+        else:
+            yield each
 
 
 def _stop(home: Path) -> None:

@@ -28,8 +28,13 @@ def parse_ttl(text: str) -> float:
 
 def ago(iso: str) -> str:
     """Say how long ago an ISO time was, in its largest unit."""
-    seconds = max(0.0, time.time() - datetime.fromisoformat(iso).timestamp())
+    seconds = time.time() - datetime.fromisoformat(iso).timestamp()
+    return f"{span(seconds)} ago" if seconds >= _UNITS["m"] else "just now"
+
+
+def span(seconds: float) -> str:
+    """Say a length of time in its largest unit, at least in seconds; a time that is over is `0s`."""
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= length:
-            return f"{int(seconds // length)}{unit} ago"
-    return "just now"
+            return f"{int(seconds // length)}{unit}"
+    return f"{max(0, int(seconds))}s"

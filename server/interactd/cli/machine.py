@@ -7,10 +7,11 @@ import signal
 import sys
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from interactd import paths
+from interactd import config, paths
 from interactd.cli.client import ControlClient, connected
 from interactd.cli.main import print_json
 
@@ -32,7 +33,7 @@ def models(args: argparse.Namespace) -> int:
         table.add_row(mark, Text(model["id"], style="bold" if model.get("default") else ""), Text(model["detail"]))
     console = Console(highlight=False)
     console.print(table)
-    console.print(f"\n[dim]auto:[/] {auto}")
+    console.print(f"\n[dim]auto:[/] {escape(auto)}")
     return 0
 
 
@@ -49,11 +50,13 @@ def token(args: argparse.Namespace) -> int:
 
 def serve(args: argparse.Namespace) -> int:
     """Open the HTTP face in the daemon for as long as this command runs."""
+    # A daemon that runs already has not seen this terminal's INTERACTD_SERVE_..., nor what was edited since.
+    settings = config.load(paths.find()).serve
     wanted: dict[str, object] = {
-        "host": args.host,
-        "port": args.port,
-        "allowed_hosts": args.allow_host,
-        "allowed_origins": args.allow_origin,
+        "host": args.host or settings.host,
+        "port": settings.port if args.port is None else args.port,
+        "allowed_hosts": [*settings.allowed_hosts, *(args.allow_host or [])],
+        "allowed_origins": [*settings.allowed_origins, *(args.allow_origin or [])],
         "toolsets": [name.strip() for name in args.toolsets.split(",") if name.strip()] or None,
     }
     if args.no_token:

@@ -9,18 +9,40 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from interactd import __version__
+from interactd.cli.words import for_people, repair, safe
 from interactd.errors import InteractdError
 
 Command = Callable[[argparse.Namespace], int]
 
 
+class _Usage(Exception):
+    """A command line that cannot be read; `parser` is the one that read it."""
+
+    def __init__(self, parser: argparse.ArgumentParser, message: str) -> None:
+        self.parser = parser
+        self.message = message
+
+
+class _Parser(argparse.ArgumentParser):
+    """Leaves it to `main` how a mistake is told."""
+
+    def error(self, message: str) -> NoReturn:
+        raise _Usage(self, message)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; `argv` is without the program's name."""
+    given = sys.argv[1:] if argv is None else list(argv)
     parser = build_parser()
-    args = parser.parse_args(argv)
+    try:
+        args, unknown = parser.parse_known_args(given)
+        if unknown:
+            raise _Usage(getattr(args, "parser", parser), f"unrecognized arguments: {' '.join(unknown)}")
+    except _Usage as usage:
+        return _wrong_usage(usage, as_json="--json" in given)
     if not hasattr(args, "command"):
         parser.print_help()
         return 0
@@ -37,21 +59,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
 
 
+def _wrong_usage(usage: _Usage, *, as_json: bool) -> int:
+    name = usage.parser.prog
+    if as_json:
+        repair = f"`{name} --help` shows what there is."
+        print_json({"error": {"code": "usage", "message": usage.message, "repair": repair}})
+    else:
+        usage.parser.print_usage(sys.stderr)
+        print(f"{name}: error: {usage.message}", file=sys.stderr)
+    return 2
+
+
 def report(error: InteractdError, *, as_json: bool) -> int:
     """Print an error for a person, or as JSON on stdout; returns the exit code."""
     data = error.as_dict()
     if as_json:
         print(json.dumps({"error": data}, indent=2))
     else:
-        print(f"{data['code']}: {error.message}", file=sys.stderr)
-        if error.repair:
-            print(error.repair, file=sys.stderr)
+        code = str(data["code"])
+        print(f"{code}: {safe(for_people(error.message))}", file=sys.stderr)
+        if advice := repair(code, error.repair, data.get("interaction_id")):
+            print(advice, file=sys.stderr)
     return 1
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the whole parser; docs/cli.md is generated from it."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="interactd",
         description="Durable sessions and agents on your own machine, for any MCP host and any model.",
         epilog="Hosts launch `interactd mcp`. Start with `interactd setup`, then `interactd chat`.",
@@ -61,7 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     def add(name: str, help_text: str, function: Command, *, has_json: bool = True) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help_text, description=help_text[0].upper() + help_text[1:] + ".")
-        sub.set_defaults(command=function)
+        sub.set_defaults(command=function, parser=sub)
         if has_json:
             sub.add_argument("--json", action="store_true", help="print JSON instead of text")
         return sub
@@ -129,7 +163,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     serve = add("serve", "serve MCP over Streamable HTTP (/mcp) and SSE (/sse)", _serve, has_json=False)
     serve.add_argument("--host", default=None, help="default 127.0.0.1; anything else needs the token")
-    serve.add_argument("--port", type=int, default=None)
+    serve.add_argument("--port", type=_port, default=None, help="default 8642; 0 takes any free one")
     serve.add_argument("--allow-host", action="append", metavar="HOST", help="accept this Host header too")
     serve.add_argument("--allow-origin", action="append", metavar="ORIGIN", help="accept this Origin header too")
     serve.add_argument("--no-token", action="store_true", help="no bearer token; loopback only")
@@ -168,6 +202,14 @@ def _positive(text: str) -> int:
     number = int(text)
     if not 1 <= number <= 1000:
         raise argparse.ArgumentTypeError("expected a number from 1 to 1000")
+    return number
+
+
+def _port(text: str) -> int:
+    # The kernel would take 99999 and listen on what is left of it in 16 bits.
+    number = int(text)
+    if not 0 <= number <= 65535:
+        raise argparse.ArgumentTypeError("expected a port from 0 to 65535")
     return number
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
@@ -12,8 +14,9 @@ from rich.text import Text
 
 from interactd import paths
 from interactd.cli.client import RemoteError, connected
-from interactd.cli.durations import ago
+from interactd.cli.durations import ago, span
 from interactd.cli.main import print_json, report
+from interactd.cli.words import safe
 from interactd.errors import InteractdError, InvalidArgument
 
 
@@ -97,7 +100,7 @@ def search(args: argparse.Namespace) -> int:
         )
         console.print(_marked(hit["snippet"]), soft_wrap=True)
     if page.get("cursor"):
-        print(f"more: interactd search {query} --cursor {page['cursor']}")
+        print(f"more: interactd search {shlex.quote(query)} --cursor {page['cursor']}")
     return 0
 
 
@@ -113,7 +116,10 @@ def fork(args: argparse.Namespace) -> int:
 
 
 def delete(args: argparse.Namespace) -> int:
-    """Delete each session; a failure of one does not keep the others, and sets the exit code."""
+    """Delete each session; a failure of one does not keep the others, and sets the exit code.
+
+    As JSON: a list of receipts, with `{"session_id", "error"}` in the place of one that failed.
+    """
     receipts: list[dict[str, Any]] = []
     code = 0
     with connected(paths.find()) as client:
@@ -125,7 +131,11 @@ def delete(args: argparse.Namespace) -> int:
                     continue
                 receipt = client.call("delete_session", session_id=session["id"])
             except RemoteError as error:
-                code = report(error, as_json=False)
+                if args.json:
+                    receipts.append({"session_id": given, "error": error.as_dict()})
+                    code = 1
+                else:
+                    code = report(error, as_json=False)
                 continue
             receipts.append(receipt)
             if not args.json:
@@ -154,7 +164,9 @@ def _confirmed(session: dict[str, Any]) -> bool:
 def _state(session: dict[str, Any]) -> str:
     if session["state"] != "active":
         return session["state"]
-    return f"until {session['expires_at'][:16].replace('T', ' ')}" if session.get("expires_at") else "kept for ever"
+    if not session.get("expires_at"):
+        return "kept for ever"
+    return f"{span((datetime.fromisoformat(session['expires_at']) - datetime.now(UTC)).total_seconds())} left"
 
 
 def _show_turn(console: Console, interaction: dict[str, Any], steps: list[dict[str, Any]], *, detailed: bool) -> None:
@@ -163,11 +175,14 @@ def _show_turn(console: Console, interaction: dict[str, Any], steps: list[dict[s
     for step in steps:
         label, text, style = _describe(step)
         if label in {"you", "model"} or detailed:
-            console.print(Text(f"{label:<7}", style="bold " + style), Text(text), soft_wrap=True)
+            # On a pipe the text stays as it was said; a terminal must not be steered by it.
+            shown = safe(text) if console.is_terminal else text
+            console.print(Text(f"{label:<7}", style="bold " + style), Text(shown), soft_wrap=True)
     if interaction.get("error"):
-        console.print(f"{interaction['error'].get('code')}: {interaction['error'].get('message')}", style="yellow")
+        problem = f"{interaction['error'].get('code')}: {interaction['error'].get('message')}"
+        console.print(Text(safe(problem), style="yellow"), soft_wrap=True)
     if detailed and interaction.get("usage"):
-        console.print(str(interaction["usage"]), style="dim")
+        console.print(str(interaction["usage"]), style="dim", markup=False)
 
 
 def _describe(step: dict[str, Any]) -> tuple[str, str, str]:
@@ -197,7 +212,7 @@ def _text(content: list[dict[str, Any]] | None) -> str:
 def _marked(snippet: str) -> Text:
     """The snippet with its `[matches]` in bold."""
     text = Text("  ")
-    for index, piece in enumerate(snippet.replace("]", "[").split("[")):
+    for index, piece in enumerate(safe(snippet).replace("]", "[").split("[")):
         text.append(piece, style="bold yellow" if index % 2 else "")
     return text
 
@@ -208,7 +223,10 @@ def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
         for row in rows:
             print("\t".join(row))
         return
-    table = Table(*heads, box=None, header_style="dim", pad_edge=False)
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for number, head in enumerate(heads):
+        # An id that is cut is no id: the other columns give way.
+        table.add_column(head, no_wrap=number == 0, min_width=len(rows[0][0]) if number == 0 else None)
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(safe(cell)) for cell in row))
     Console().print(table)

@@ -45,12 +45,15 @@ def ensure_weights(console: Console) -> int:
     """Fetch the configured weights if they are not here; returns an exit code, having said what went wrong."""
     settings = configured()
     entry = lookup(settings.model)
-    if not _is_there(entry.name, settings):
+    there = _is_there(entry.name, settings)
+    if not there:
         console.print(f"Fetching {entry.name} once: {entry.bytes / 1e6:.0f} MB, {entry.licence}, checked by SHA-256.")
     try:
-        fetch(console, entry.name, settings)
+        place = fetch(console, entry.name, settings, bar=not there)
     except InteractdError as error:
         return report(error, as_json=False)
+    if there:
+        console.print(f"Weights of {entry.name}: {place}", style="dim", markup=False, soft_wrap=True)
     return 0
 
 
@@ -61,7 +64,7 @@ def configured() -> EmbeddedSettings:
     return EmbeddedSettings.of(config.load(paths.find()).embedded)
 
 
-def fetch(console: Console, model: str, settings: EmbeddedSettings) -> Path:
+def fetch(console: Console, model: str, settings: EmbeddedSettings, *, bar: bool = True) -> Path:
     """Fetch with a bar on a terminal, plain lines on a pipe. Ctrl-C keeps what arrived.
 
     Raises:
@@ -69,12 +72,12 @@ def fetch(console: Console, model: str, settings: EmbeddedSettings) -> Path:
     """
     cancel = weights.Cancel()
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bars:
-        bar = bars.add_task("looking", total=None)
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not (bar and console.is_terminal)) as bars:
+        task = bars.add_task("looking", total=None)
         told: set[str] = set()
 
         def show(state: weights.Progress) -> None:
-            bars.update(bar, description=state.phase, completed=state.done, total=state.total)
+            bars.update(task, description=state.phase, completed=state.done, total=state.total)
             line = state.message or (f"{state.phase}: {state.source}" if state.phase == "downloading" else "")
             if line and line not in told:
                 told.add(line)

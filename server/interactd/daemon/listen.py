@@ -62,7 +62,7 @@ class Listener:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
             sock.bind(("127.0.0.1", 0))
             sock.listen(BACKLOG)
-            draft = f"{self._path}.{os.getpid()}"
+            draft = f"{self._path}.new"
             fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with open(fd, "w", encoding="ascii") as file:
                 file.write(f"{sock.getsockname()[1]} {self.token}\n")

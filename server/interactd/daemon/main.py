@@ -76,7 +76,7 @@ def _become(paths: Paths, foreground: bool, build: Build, command: list[str]) ->
         facts["socket"] = listener.address
         record.write(paths, facts)
     except OSError as error:
-        say("error", _problem(f"{error}", "Is the disk full, or the folder read-only?"))
+        say("error", _problem(f"{error}", "Free some space on the disk, and make sure that the folder can be written."))
         return 1
     say("listening", None)
 

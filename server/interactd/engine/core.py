@@ -15,7 +15,7 @@ from interactd.builtins.web import Fetcher
 from interactd.engine.events import Hub
 from interactd.engine.run.history import History
 from interactd.engine.settings import EngineSettings
-from interactd.errors import Deleted, Expired, InvalidArgument, NotFound, Overloaded
+from interactd.errors import Deleted, Expired, InteractdError, InvalidArgument, NotFound, Overloaded
 from interactd.ids import PREFIXES, ULID_LENGTH, parse_prefix
 from interactd.models.port import Catalog
 from interactd.nouns import Caller, Interaction, Session
@@ -54,6 +54,11 @@ class Core:
         self.hub = Hub()
         self.history = History(store, settings.default_window)
         self.handing_over = False
+        """No new work is taken; what runs may finish."""
+        self.handed_over = False
+        """Nothing runs here any more."""
+        self.refused: dict[str, InteractdError] = {}
+        """Interactions in progress whose outcome the disk refuses, and why."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
 

@@ -100,6 +100,7 @@ class LocalEngine:
         for run in self._queue.runs:
             run.stop("hand_over")
         done = await self._queue.settled(_LAST_WRITES_S)
+        self._core.handed_over = True
         # Who still follows a turn gets a handle now; the turn goes on in the next daemon.
         self._core.hub.close_all()
         return done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from interactd.engine.agents import choice
@@ -88,6 +89,8 @@ async def create(
         environment=None if of_agent.environment == "remote" else of_agent.environment,
         **asked,
     )
+    if core.settings.thinking_level and session.generation_config.thinking_level is None:
+        session.generation_config = replace(session.generation_config, thinking_level=core.settings.thinking_level)
     started = await core.store.create_session(session, key)
     return session if started.created else await core.any_session(started.id, caller)
 

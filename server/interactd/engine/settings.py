@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from interactd.nouns import ThinkingLevel
+
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
@@ -13,6 +15,8 @@ class EngineSettings:
     home: str | None = None
     """Shown by `status()`, nothing else."""
     default_ttl_s: float = 24 * 3600
+    thinking_level: ThinkingLevel | None = None
+    """What a session gets that asked for none; `None` leaves it to the provider."""
     max_running: int = 256
     """Interactions that may be at a model at once, over all sessions; the others wait in order of arrival."""
     max_open: int = 20_000
@@ -31,7 +35,7 @@ class EngineSettings:
     resume_key_wait_s: float = 60
     """How long a resumed interaction waits for a host to connect again and bring its API key."""
     sweep_every_s: float = 60
-    journal_patience_s: float = 30
-    """How long the outcome of a model call is held in memory while the disk refuses it."""
+    journal_patience_s: float = 300
+    """How long the outcome of a model call is held in memory while the disk refuses it; then the call is made again."""
     cancel_patience_s: float = 5
     """How long a cancel waits for the provider's connection to close before it settles without it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -70,7 +71,8 @@ async def send(
     previous = None
     if previous_interaction_id is not None:
         previous = await core.interaction_id(previous_interaction_id, "previous_interaction_id")
-    key = check_key(
+    digest = functools.partial(
+        check_key,
         idempotency_key,
         caller.owner,
         call="send_turn",
@@ -79,6 +81,7 @@ async def send(
         **{name: getattr(asked, name) for name in _Asked.__slots__},
         **of_agent.arguments(),
     )
+    key = await asyncio.to_thread(digest) if asked.large else digest()
     try:
         session = await core.session(whole, caller)
         if not asked.queue and (run := queue.run_in(whole)):
@@ -132,6 +135,10 @@ class _Asked:
         self.tools = tools
         self.background = background
         self.queue = queue
+
+    @property
+    def large(self) -> bool:
+        return sum(len(part.get("text") or part.get("data") or "") for part in self.content) > _LARGE
 
 
 async def _content(core: Core, content: Any) -> list[Json]:
@@ -228,8 +235,7 @@ async def _place(core: Core, queue: Queue, session_id: str, may_queue: bool) -> 
     waiting = queue.waiting_in(session_id)
     if not may_queue:
         if waiting:
-            first = next(one for one in await core.store.active(session_id))
-            raise _busy(Conflict("", interaction_id=first.id, status=first.status))
+            raise _busy(Conflict("", interaction_id=queue.next_in(session_id), status="queued"))
         return "in_progress"
     if waiting >= settings.max_queued:
         raise Overloaded(

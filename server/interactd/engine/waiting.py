@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 
 from interactd.engine.agents.steps import waiting_for
@@ -11,7 +12,10 @@ from interactd.engine.dispatch.queue import Queue
 from interactd.engine.events import Channel
 from interactd.engine.port import Event, Result
 from interactd.engine.run.outcome import unanswered
+from interactd.errors import StorageError, StorageFull
 from interactd.nouns import Caller, Interaction, Session
+
+log = logging.getLogger(__name__)
 
 _RUNS = ("queued", "in_progress")
 _POLL_S = 0.25
@@ -51,7 +55,7 @@ async def wait(core: Core, queue: Queue, interaction_id: str, timeout_s: float, 
     # The channel first: one that ends after this look is seen to end, whatever the row said.
     channel = core.hub.get(whole)
     interaction, session = await core.interaction(whole, caller)
-    while interaction.status in _RUNS and (left := end - loop.time()) > 0 and not core.handing_over:
+    while interaction.status in _RUNS and (left := end - loop.time()) > 0 and not core.handed_over:
         try:
             async with asyncio.timeout(left):
                 if channel is not None:
@@ -63,6 +67,12 @@ async def wait(core: Core, queue: Queue, interaction_id: str, timeout_s: float, 
             pass
         channel = core.hub.get(whole)
         interaction, session = await core.interaction(whole, caller)
+    if interaction.status in _RUNS and (refused := core.refused.get(whole)) is not None:
+        raise type(refused)(
+            f"what {whole} produced cannot be written yet: {refused.message}",
+            repair=f"Free some space on the disk; then it goes on by itself: do not send it again, wait for {whole}.",
+            interaction_id=whole,
+        )
     return await read(core, queue, interaction, session)
 
 
@@ -72,8 +82,13 @@ async def read(core: Core, queue: Queue, interaction: Interaction, session: Sess
     seen = result.interaction
     if seen.terminal and seen.read_at is None:
         now = core.clock()
-        await core.store.mark_read(seen.id, now)
-        seen.read_at = now
+        try:
+            await core.store.mark_read(seen.id, now)
+        except (StorageFull, StorageError) as error:
+            # A full disk must not keep anybody from reading what is there.
+            log.warning("%s was read, which cannot be noted: %s", seen.id, error)
+        else:
+            seen.read_at = now
     return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,6 +35,8 @@ class Faces:
         self._tools = tools
         self._server = build_server(engine, tools)
         self._open: set[HttpFace] = set()
+        self.opened_by: Callable[[str], None] = lambda connection: None
+        """Called with the control connection that opened an HTTP face, whose environment answers for its callers."""
 
     @property
     def listening(self) -> list[Json]:
@@ -63,7 +66,7 @@ class Faces:
 
     async def control(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, hello: Json) -> None:
         """Serve the control protocol until its peer is done. Closing the stream is the caller's."""
-        await Control(self._engine, self._hooks, self.http, reader, writer, hello).run()
+        await Control(self._engine, self._hooks, self.http, reader, writer, hello, self.opened_by).run()
 
     async def http(
         self,

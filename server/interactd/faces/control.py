@@ -78,10 +78,12 @@ class Control:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         hello: Json,
+        opened_by: Callable[[str], None],
     ) -> None:
         self.engine = engine
         self.hooks = hooks
         self.serve_http = serve_http
+        self.opened_by = opened_by
         self.caller = Caller(
             connection=hello.get("connection"),
             client=f"interactd/{hello.get('version', '?')}",
@@ -207,6 +209,8 @@ async def _stop(control: Control, params: Json, _: Emit) -> Json:
 async def _serve(control: Control, params: Json, _: Emit) -> Json:
     """Listen for as long as the control connection lives."""
     face = await control.serve_http(**arguments_of(ServeHttp.__call__).bind(params))
+    if control.caller.connection:
+        control.opened_by(control.caller.connection)
     control.opened.append(face)
     return face.as_dict()
 

@@ -88,8 +88,8 @@ class ModelCatalog:
         if refresh:
             self._servers.forget()
         found = await self._providers(connection)
-        choice = await choose(self._settings, found, self._servers, self._embedded)
         lines = await report(found, self._servers, self._clients, self._ring, self._embedded, refresh=refresh)
+        choice = await choose(self._settings, found, self._servers, self._embedded)
         picked = choice.label if isinstance(choice, Choice) else None
         # The embedded model marks its own default, which counts only when it is what auto means.
         on_embedded = picked in (EMBEDDED, f"{EMBEDDED}/auto")

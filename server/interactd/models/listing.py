@@ -76,6 +76,14 @@ async def fetch(
 
 
 async def _get(client: httpx2.AsyncClient, url: str, headers: Mapping[str, str]) -> Any:
+    try:
+        return await _get_once(client, url, headers)
+    except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError):
+        # A kept connection that the server closed in this very moment says nothing about the server.
+        return await _get_once(client, url, headers)
+
+
+async def _get_once(client: httpx2.AsyncClient, url: str, headers: Mapping[str, str]) -> Any:
     async with client.stream("GET", url, headers=dict(headers)) as response:
         got = bytearray()
         async for chunk in response.aiter_bytes():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import httpx2
@@ -29,6 +29,8 @@ class Found:
     state: Literal["here", "other", "down"]
     detail: str
     models: list[Listed] = field(default_factory=list[Listed])
+    late: bool = False
+    """It answered before and was too slow this time: believed once more, since a busy machine is not a dead server."""
 
     def match(self, name: str) -> Listed | None:
         """Find a listed model; Ollama's `:latest` may be left out."""
@@ -95,7 +97,13 @@ class Servers:
         except NoListing as error:
             found = Found("other", f"something answers on {host}, but not as a model server ({error})")
         except TimeoutError:
-            found = Found("down", f"{host} did not answer within {limit * 1000:g} ms")
+            before = self._known[key][1] if key in self._known else None
+            believed = before is not None and before.state == "here" and not before.late and not patient
+            found = (
+                replace(before, late=True)
+                if before and believed
+                else Found("down", f"{host} did not answer within {limit * 1000:g} ms")
+            )
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, InteractdError):
             found = Found("down", f"nothing answers on {host}")
         self._known[key] = (_now(), found)

@@ -42,7 +42,7 @@ async def report(
         if provider.problem:
             return [_not(provider, provider.problem)]
         if provider.probed:
-            return await _probed(provider, servers)
+            return await _probed(provider, servers, patient=refresh)
         if provider.key is None:
             return [_not(provider, f"no {provider.wanted_key} in the environment or config")]
         if refresh:
@@ -69,8 +69,8 @@ def _told(provider: Provider, detail: str) -> list[ModelInfo]:
     return [_line(provider, name, detail, None) for name in dict.fromkeys(names)]
 
 
-async def _probed(provider: Provider, servers: Servers) -> list[ModelInfo]:
-    seen = await servers.look(provider)
+async def _probed(provider: Provider, servers: Servers, *, patient: bool) -> list[ModelInfo]:
+    seen = await servers.look(provider, patient=patient)
     if seen.state == "here" and seen.models:
         return [_line(provider, model.name, seen.detail, model.window) for model in seen.models]
     names = [*provider.settings.models, *filter(None, [default_of(provider, seen)])]

@@ -73,7 +73,10 @@ def connect(
         raise unavailable(paths, f"the daemon did not come up within {limit:.0f} s ({error})") from None
     except OSError as error:
         # A full disk, a read-only home, a folder of somebody else's.
-        raise unavailable(paths, f"the daemon could not be started: {error}") from None
+        repair = (
+            "Free some space if the disk is full; make the folder yours and writable; or set INTERACTD_HOME to another."
+        )
+        raise unavailable(paths, f"the daemon could not be started: {error}", repair) from None
 
 
 def unavailable(paths: Paths, message: str, repair: str | None = None, **fields: Any) -> Exception:

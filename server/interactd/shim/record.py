@@ -39,12 +39,16 @@ def read(paths: Paths) -> dict[str, Any]:
 def write(paths: Paths, fields: dict[str, Any]) -> None:
     """Replace the record in one step, 0600. Only the holder of the lock may call this."""
     target = path(paths)
-    draft = f"{target}.{os.getpid()}"
+    draft = f"{target}.new"  # one name, so that processes that die here leave one file at most
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(fd, "w", encoding="utf-8") as file:
-        json.dump(fields, file, indent=1)
-        file.write("\n")
-    os.replace(draft, target)
+    try:
+        with open(fd, "w", encoding="utf-8") as file:
+            json.dump(fields, file, indent=1)
+            file.write("\n")
+        os.replace(draft, target)
+    except OSError:
+        os.unlink(draft)
+        raise
 
 
 def version_key(text: str) -> tuple[tuple[int, ...], int, int]:

@@ -4,6 +4,7 @@ Every method is one transaction. A call that returns has committed: after kill -
 there (after power loss too where `durable` is said). A call that raises left nothing behind. Methods that change an
 interaction take the `epoch` of the runner's claim and raise `Fenced` if a newer claim exists or the interaction is
 already terminal; that check is in the same transaction as the write.
+A call whose awaiting task is cancelled is carried out all the same: whoever must know its outcome shields it.
 
 The store knows no engine: it enforces shape and order (one running interaction a session, one terminal status,
 contiguous step numbers, fencing), the engine decides what to write.

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +17,7 @@ import pytest
 from interactd.nouns import Step, text_content, user_input
 from interactd.store.port import IdempotencyKey
 from interactd.store.sqlite import SqliteStore, upkeep
-
-from ..kit import FAR, a_session, an_interaction
+from store.kit import FAR, a_session, an_interaction
 
 pytestmark = pytest.mark.anyio
 
@@ -73,9 +75,7 @@ class Secrets:
         previous = (await self.store.get_session(id)).head
         for _ in range(turns):
             one = an_interaction(id, previous, system_instruction=self.text(id))
-            await self.store.accept(
-                one, [user_input(self.text(id))], expires_at=FAR, pending={"note": self.text(id)}
-            )
+            await self.store.accept(one, [user_input(self.text(id))], expires_at=FAR, pending={"note": self.text(id)})
             call = {"id": "c", "name": self.word(id), "arguments": {"a": self.text(id)}}
             steps = [
                 Step("function_call", call, {"signature": self.word(id)}),
@@ -122,7 +122,32 @@ async def test_a_sweep_leaves_no_byte_either(tmp_path: Path) -> None:
     await store.aclose()
 
 
-async def test_a_large_file_is_rewritten_when_nobody_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class Rewritten(logging.Handler):
+    """Waits for the store's own word that it has rewritten its file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.event = threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.msg.startswith("rewrote"):
+            self.event.set()
+
+
+@pytest.fixture
+def rewritten() -> Iterator[threading.Event]:
+    handler = Rewritten()
+    level = upkeep.log.level
+    upkeep.log.addHandler(handler)
+    upkeep.log.setLevel(logging.DEBUG)
+    yield handler.event
+    upkeep.log.removeHandler(handler)
+    upkeep.log.setLevel(level)
+
+
+async def test_a_large_file_is_rewritten_when_nobody_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rewritten: threading.Event
+) -> None:
     monkeypatch.setattr(upkeep, "VACUUM_AT_ONCE_BYTES", 0)
     store = SqliteStore(tmp_path / "interactd.db")
     await store.open()
@@ -132,15 +157,13 @@ async def test_a_large_file_is_rewritten_when_nobody_writes(tmp_path: Path, monk
     ids = [await secrets.session(6) for _ in range(4)]
     await store.search("river")
     await store.delete_session(ids[1], time.time())
-    async with asyncio.timeout(30):
-        while await store.get_setting("store.removal_due") is not None:
-            await asyncio.sleep(0.05)
+    assert await asyncio.to_thread(rewritten.wait, 30)
     assert await found(store.file, secrets.words[ids[1]]) == []
     await store.aclose()
 
 
 async def test_a_delete_that_was_cut_short_is_finished_by_the_next_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rewritten: threading.Event
 ) -> None:
     store = SqliteStore(tmp_path / "interactd.db")
     await store.open()
@@ -155,8 +178,6 @@ async def test_a_delete_that_was_cut_short_is_finished_by_the_next_process(
     monkeypatch.setattr(upkeep, "VACUUM_QUIET_S", 0.1)
     store = SqliteStore(tmp_path / "interactd.db")
     await store.open()
-    async with asyncio.timeout(30):
-        while await store.get_setting("store.removal_due") is not None:
-            await asyncio.sleep(0.05)
+    assert await asyncio.to_thread(rewritten.wait, 30)
     assert await found(store.file, secrets.words[ids[0]]) == []
     await store.aclose()

@@ -12,8 +12,7 @@ import pytest
 
 from interactd.errors import StorageError
 from interactd.store.sqlite import SqliteStore, connect, migrations
-
-from ..kit import chain, create
+from store.kit import chain, create
 
 pytestmark = pytest.mark.anyio
 
@@ -67,7 +66,9 @@ async def test_opening_a_file_of_today_imports_no_migration_tool(tmp_path: Path)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("content", [b"not a database at all, just words\n" * 200, b"SQLite format 3\0" + b"\xff" * 9000])
+@pytest.mark.parametrize(
+    "content", [b"not a database at all, just words\n" * 200, b"SQLite format 3\0" + b"\xff" * 9000]
+)
 async def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "interactd.db"
     file.write_bytes(content)
@@ -183,7 +184,11 @@ async def test_processes_that_open_an_empty_file_at_once_all_succeed(tmp_path: P
 def test_a_network_file_system_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     mounts = "/dev/vda / ext4 rw 0 0\nserver:/home /mnt/my\\040home nfs4 rw 0 0\n"
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(Path, "read_text", lambda *_, **__: mounts)
+
+    def read(*_: object, **__: object) -> str:
+        return mounts
+
+    monkeypatch.setattr(Path, "read_text", read)
     connect.refuse_network(Path("/tmp/x.db"))
     connect.refuse_network(Path("/mnt/my home of other things/x.db"))
     with pytest.raises(StorageError, match="nfs4"):

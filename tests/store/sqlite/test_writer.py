@@ -17,8 +17,7 @@ from interactd.nouns import user_input
 from interactd.store.sqlite import SqliteStore, connect
 from interactd.store.sqlite import writer as writer_module
 from interactd.store.sqlite.writer import Writer
-
-from ..kit import an_interaction, create, said, start
+from store.kit import an_interaction, create, said, start
 
 pytestmark = pytest.mark.anyio
 
@@ -87,7 +86,7 @@ async def test_one_jobs_failure_undoes_that_job_alone(writer: Writer) -> None:
     tasks = [asyncio.create_task(writer.submit(work)) for work in (insert(1), half, insert(2), twice, insert(3))]
     await asyncio.sleep(0)
     gate.set()
-    results = await asyncio.gather(hold, *tasks, return_exceptions=True)
+    results: list[object] = [*(await asyncio.gather(hold, *tasks, return_exceptions=True))]
     assert [type(result) for result in results] == [type(None), int, Conflict, int, StorageError, int]
     assert count(writer) == 3
 
@@ -104,7 +103,7 @@ async def test_a_lost_transaction_is_tried_again_job_by_job(writer: Writer) -> N
     tasks = [asyncio.create_task(writer.submit(work)) for work in (insert(1), lose, insert(2))]
     await asyncio.sleep(0)
     gate.set()
-    results = await asyncio.gather(hold, *tasks, return_exceptions=True)
+    results: list[object] = [*(await asyncio.gather(hold, *tasks, return_exceptions=True))]
     assert [type(result) for result in results] == [type(None), int, StorageError, int]
     assert count(writer) == 2
     assert await writer.submit(insert(9)) == 9
@@ -122,7 +121,7 @@ async def test_too_much_waiting_work_is_refused_and_nothing_else(
     ending = asyncio.create_task(writer.submit(insert(99)))
     await asyncio.sleep(0)
     gate.set()
-    results = await asyncio.gather(*tasks, return_exceptions=True)
+    results: list[object] = [*(await asyncio.gather(*tasks, return_exceptions=True))]
     await asyncio.gather(hold, ending)
     refused = [result for result in results if isinstance(result, Overloaded)]
     assert len(refused) == 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import codecs
+import contextlib
 import fnmatch
 import math
 from collections.abc import Sequence
@@ -76,7 +77,7 @@ async def fetch_artifacts(args: FetchArtifacts, ctx: CallContext) -> ToolResult:
     if not found:
         return await _none(args, ctx, missing)
     if args.name is not None:
-        chosen = [_chosen(found, args.name, args.interaction_id)]
+        chosen = [read.find(found, args.name) or await _archive(found, args.name, ctx)]
     else:
         chosen = matching(found, args.glob)
         if not chosen:
@@ -138,14 +139,25 @@ async def _none(args: FetchArtifacts, ctx: CallContext, missing: str) -> ToolRes
     )
 
 
-def _chosen(found: Sequence[Artifact], name: str, interaction_id: str) -> Artifact:
-    artifact = read.find(found, name)
-    if artifact is not None:
-        return artifact
+async def _archive(found: Sequence[Artifact], name: str, ctx: CallContext) -> Artifact:
+    """Find a zip that was made of these files; it is none of them itself.
+
+    Raises:
+        NotFound: there is nothing of that name.
+    """
+    if name.strip().endswith(".zip"):
+        with contextlib.suppress(NotFound):
+            return (await ctx.engine.read_artifact(found[0].interaction_id, name.strip(), limit=0, caller=ctx.caller))[
+                0
+            ]
+    raise _unknown(found, name)
+
+
+def _unknown(found: Sequence[Artifact], name: str) -> NotFound:
     meant = read.near(found, name)
     hint = f"Did you mean {' or '.join(compact(one) for one in meant[:3])}? " if meant else ""
-    listing = call("fetch_artifacts", {"interaction_id": found[0].interaction_id or interaction_id})
-    raise NotFound(
+    listing = call("fetch_artifacts", {"interaction_id": found[0].interaction_id})
+    return NotFound(
         f"there is no file {compact(read.safe(name[:200]))} among the {plural(len(found), 'file')} of this turn",
         repair=f"{hint}Next: {listing} lists them.",
         kind="artifact",

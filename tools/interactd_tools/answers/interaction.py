@@ -17,6 +17,8 @@ from interactd_tools.context import Image, Link, ToolResult
 MAX_IMAGE_CHARACTERS = 700_000
 """Of base64 in one result: a host refuses a result of more than a megabyte."""
 _INPUT = "..."
+_NEEDS_ANOTHER_MODEL = frozenset(("key_refused", "missing_key", "quota_exceeded", "unknown_model", "not_set_up"))
+_NEEDS_OTHER_WORDS = frozenset(("content_blocked", "provider_rejected", "invalid_argument"))
 
 
 @dataclass(slots=True)
@@ -266,6 +268,8 @@ def _next(result: Result, view: View | None = None) -> Json:
             for waiting in result.waiting_for
         ]
         return {"tool": "respond", "arguments": {"interaction_id": one.id, "results": results}}
+    if one.status == "failed":
+        return _after_failure(one)
     if view is not None and view.artifacts:
         arguments: Json = {"interaction_id": one.id}
         if len(view.artifacts) == 1:
@@ -275,8 +279,19 @@ def _next(result: Result, view: View | None = None) -> Json:
 
 
 def _go_on(one: Interaction) -> Json:
-    goes_on = {"incomplete": "Go on.", "failed": "<the same input>"}.get(one.status, _INPUT)
+    goes_on = {"incomplete": "Go on."}.get(one.status, _INPUT)
     return {"tool": "send_turn", "arguments": {"session_id": one.session_id, "input": goes_on}}
+
+
+def _after_failure(one: Interaction) -> Json:
+    # Whoever takes the next call by its word must not be sent into the same wall, at the same price.
+    code = (one.error or {}).get("code")
+    if code in _NEEDS_ANOTHER_MODEL:
+        return {"tool": "list_agents", "arguments": {}}
+    if code == "context_overflow":
+        return {"tool": "fork_session", "arguments": {"session_id": one.session_id, "at": "<an earlier turn>"}}
+    text = "<another input>" if code in _NEEDS_OTHER_WORDS else "<the same input>"
+    return {"tool": "send_turn", "arguments": {"session_id": one.session_id, "input": text}}
 
 
 def _write(following: Json) -> str:

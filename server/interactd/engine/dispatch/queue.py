@@ -58,6 +58,11 @@ class Queue:
         """Whether the interaction runs or waits here."""
         return interaction.id in self._runs or interaction.id in self._waiting.get(interaction.session_id, ())
 
+    def next_in(self, session_id: str) -> str | None:
+        """The first of the session's waiting turns."""
+        line = self._waiting.get(session_id)
+        return line[0] if line else None
+
     def waiting_in(self, session_id: str) -> int:
         return len(self._waiting.get(session_id, ()))
 

@@ -7,26 +7,21 @@ of the room at once: the start of the prompt then stays the same for many turns,
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Final
 
-from interactd.engine.agents.steps import for_model
 from interactd.engine.agents.window import fit
-from interactd.engine.run.outcome import refused
+from interactd.engine.run.pieces import Piece, Pieces, piece_of, repaired
 from interactd.engine.run.tokens import Calibration, estimate_json, estimate_step, estimate_text
 from interactd.models.port import Model, ModelRequest
 from interactd.nouns import GenerationConfig, Interaction, Json, Session, Step
-from interactd.store.port import Store, Turn
+from interactd.store.port import Store
 
-CLAMP_CHARS: Final = 16_000
-"""Longest tool result of an earlier turn once room is short (about 4,000 tokens)."""
-_LEAST_CHARS: Final = 600
-_CHUNK: Final = 32
+_FIRST_CHUNK: Final = 16
+_LAST_CHUNK: Final = 256
 _REMEMBERED: Final = 4_096
-NOT_ANSWERED: Final = "This call was not answered."
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +32,15 @@ class Frame:
     tools: list[Json]
 
 
-@dataclass(slots=True)
-class _Piece:
-    id: str
-    steps: list[Step]
-    tokens: int
-    clamped: list[Step]
-    clamped_tokens: int
-
-
 class History:
-    """Builds requests. Remembers where each session's prompt begins, so that it moves rarely."""
+    """Builds requests. Remembers where each session's prompt begins for each model, so that it moves rarely."""
 
     def __init__(self, store: Store, default_window: int) -> None:
         self.calibration = Calibration()
         self._store = store
         self._default_window = default_window
-        self._begins: OrderedDict[str, str] = OrderedDict()
+        self._begins: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._pieces = Pieces()
 
     async def request(
         self,
@@ -90,7 +77,8 @@ class History:
             steps = fit(steps, max(0, int(room)))
         room -= sum(map(estimate_step, steps))
         if interaction.previous_interaction_id is not None and room > 0:
-            steps = [*await self._before(session.id, interaction.previous_interaction_id, int(room)), *steps]
+            before = await self._before((session.id, model.label), interaction.previous_interaction_id, int(room))
+            steps = [*before, *steps]
         return ModelRequest(
             model=model.name,
             steps=steps,
@@ -106,15 +94,19 @@ class History:
             self.calibration.learn(model.label, estimate_request(request), reported)
 
     def forget(self, session_id: str) -> None:
-        self._begins.pop(session_id, None)
+        """Drop what is remembered of a session that was removed."""
+        for key in [key for key in self._begins if key[0] == session_id]:
+            del self._begins[key]
+        # Its turns may be anywhere in the cache; nothing of what was deleted stays, and the rest is read again.
+        self._pieces.clear()
 
-    async def _before(self, session_id: str, head: str, room: int) -> list[Step]:
-        begin = self._begins.get(session_id)
+    async def _before(self, whose: tuple[str, str], head: str, room: int) -> list[Step]:
+        begin = self._begins.get(whose)
         pieces, whole = await self._collect(head, room, begin)
         if whole and begin is None and sum(piece.tokens for piece in pieces) <= room:
             return [step for piece in reversed(pieces) for step in piece.steps]
         if not whole:
-            left, kept = room // 2, list[_Piece]()
+            left, kept = room // 2, list[Piece]()
             for piece in pieces:
                 left -= piece.clamped_tokens
                 if left < 0 and (kept or piece.clamped_tokens > room):
@@ -122,31 +114,34 @@ class History:
                 kept.append(piece)
             pieces = kept
         if pieces:
-            self._begins[session_id] = pieces[-1].id
-            self._begins.move_to_end(session_id)
+            self._begins[whose] = pieces[-1].id
+            self._begins.move_to_end(whose)
             while len(self._begins) > _REMEMBERED:
                 self._begins.popitem(last=False)
         return [step for piece in reversed(pieces) for step in piece.clamped]
 
-    async def _collect(self, head: str, room: int, begin: str | None) -> tuple[list[_Piece], bool]:
+    async def _collect(self, head: str, room: int, begin: str | None) -> tuple[list[Piece], bool]:
         """Pieces newest first, and whether they reach the beginning within the room (clamped)."""
-        pieces: list[_Piece] = []
-        before: str | None = None
-        total = 0
-        while True:
-            turns = await self._store.path(head, limit=_CHUNK, before=before)
-            for turn in reversed(turns):
-                piece = _piece(turn)
-                if piece is not None:
-                    total += piece.clamped_tokens
-                    pieces.append(piece)
-                    if total > room:
-                        return pieces, False
-                if turn.interaction.id == begin:
-                    return pieces, True
-            if len(turns) < _CHUNK:
-                return pieces, True
-            before = turns[0].interaction.id
+        pieces: list[Piece] = []
+        total, chunk = 0, _FIRST_CHUNK
+        current: str | None = head
+        while current is not None:
+            piece = self._pieces.get(current)
+            if piece is None:
+                turns = await self._store.path(current, limit=chunk)
+                chunk = min(chunk * 4, _LAST_CHUNK)
+                made = [piece_of(turn) for turn in turns]
+                self._pieces.keep(made)
+                piece = made[-1]
+            if piece.steps:
+                total += piece.clamped_tokens
+                pieces.append(piece)
+                if total > room:
+                    return pieces, False
+            if current == begin:
+                break
+            current = piece.previous
+        return pieces, True
 
 
 def instruction_of(session: Session, interaction: Interaction) -> str | None:
@@ -164,70 +159,3 @@ def estimate_request(request: ModelRequest) -> int:
     """Tokens of a whole request."""
     fixed = estimate_text(request.system_instruction or "") + (estimate_json(request.tools) if request.tools else 0)
     return fixed + sum(map(estimate_step, request.steps))
-
-
-def repaired(steps: Sequence[Step]) -> list[Step]:
-    """Return the steps so that any provider takes them: each call has its result right after its group of calls, and
-    no result is without a call."""
-    steps = for_model(steps)
-    out: list[Step] = []
-    waiting: dict[str, Step] = {}
-    answering = False
-
-    def flush() -> None:
-        out.extend(refused(call, NOT_ANSWERED) for call in waiting.values())
-        waiting.clear()
-
-    for step in steps:
-        if step.type == "function_result":
-            answering = True
-            if waiting.pop(str(step.body.get("call_id")), None) is not None:
-                out.append(step)
-            continue
-        if answering or step.type == "user_input":
-            flush()
-            answering = False
-        if step.type == "function_call":
-            waiting[str(step.body.get("id"))] = step
-        out.append(step)
-    flush()
-    return out
-
-
-def _piece(turn: Turn) -> _Piece | None:
-    """What an earlier turn contributes; `None` for one that made nothing."""
-    steps = list(turn.steps)
-    if turn.interaction.status != "completed":
-        while steps and steps[-1].type == "thought":
-            # Half a thought has no signature, and providers refuse a turn that ends in thinking.
-            steps.pop()
-        if all(step.type in ("user_input", "thought") for step in steps):
-            return None
-    steps = repaired(steps)
-    tokens = sum(map(estimate_step, steps))
-    clamped, clamped_tokens = steps, tokens
-    if any(step.type == "function_result" for step in steps) and tokens * 4 > CLAMP_CHARS:
-        results = sum(step.type == "function_result" for step in steps)
-        # A turn of an agent may have hundreds of results: together they get the room of a few.
-        limit = max(_LEAST_CHARS, min(CLAMP_CHARS, 6 * CLAMP_CHARS // results))
-        clamped = [_clamp(step, limit) for step in steps]
-        clamped_tokens = sum(map(estimate_step, clamped))
-    return _Piece(turn.interaction.id, steps, tokens, clamped, clamped_tokens)
-
-
-def _clamp(step: Step, limit: int) -> Step:
-    if step.type != "function_result":
-        return step
-    result: Any = step.body.get("result")
-    text = result if isinstance(result, str) else None
-    if text is None:
-        if isinstance(result, list) and any(
-            isinstance(part, dict) and cast("Json", part).get("type") == "image" for part in cast("list[Any]", result)
-        ):
-            return step
-        text = json.dumps(result, ensure_ascii=False)
-    if len(text) <= limit:
-        return step
-    half = limit // 2
-    cut = f"{text[:half]}\n[... {len(text) - 2 * half:,} characters left out ...]\n{text[-half:]}"
-    return Step(step.type, {**step.body, "result": cut}, step.state, step.seq, step.created_at)

@@ -64,6 +64,7 @@ class Run:
         self._stop: Stop | None = None
         self._scope: anyio.CancelScope | None = None
         self.channel = core.hub.open(interaction.id)
+        core.refused.pop(interaction.id, None)
 
     @property
     def connection(self) -> str | None:
@@ -103,6 +104,7 @@ class Run:
             # The disk refused the outcome for too long. The interaction stays in progress in the journal, and the
             # sweeper takes it up again.
             log.error("the outcome of %s cannot be written: %s", self.interaction.id, error)
+            self._core.refused[self.interaction.id] = error
         finally:
             self.done.set()
 
@@ -303,11 +305,13 @@ class Run:
                 )
                 break
             except (StorageFull, StorageError) as refused:
+                self._core.refused[self.interaction.id] = refused
                 if loop.time() + pause > end:
                     raise
                 log.warning("%s: %s; trying again", self.interaction.id, refused)
             await asyncio.sleep(pause)
             pause = min(pause * 2, 5.0)
+        self._core.refused.pop(settled.id, None)
         self.interaction = settled
         self.channel.status(settled)
         await self._keep_alive(settled)

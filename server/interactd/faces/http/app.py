@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,8 +74,8 @@ def build_app(
     ending: asyncio.Event,
     toolsets: tuple[str, ...] = (),
     limits: Limits | None = None,
-) -> App:
-    """Return the application: `/mcp`, `/sse`, `/messages/`, `/health`, everything behind the guard.
+) -> tuple[App, StreamableHTTPSessionManager]:
+    """Make the application: `/mcp`, `/sse`, `/messages/`, `/health`, everything behind the guard.
 
     Args:
         server: the MCP server object, which other transports serve at the same time.
@@ -85,6 +83,9 @@ def build_app(
         ending: set it to end the streams that are open.
         toolsets: what a client gets that asks for none in its URL.
         limits: of bodies and calls.
+
+    Returns:
+        The application, and the manager of its sessions, whose `run()` must be open while it serves.
     """
     limits = limits or Limits()
     manager = StreamableHTTPSessionManager(
@@ -99,11 +100,6 @@ def build_app(
     )
     hub = SseHub(server, toolsets, limits.calls)
 
-    @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncGenerator[None]:
-        async with manager.run():
-            yield
-
     async def nothing(scope: Scope, receive: Receive, send: Send) -> None:
         await refuse(
             send, 404, "not_found", "there is nothing at this path", "MCP is at /mcp (Streamable HTTP) and /sse (SSE)."
@@ -112,5 +108,5 @@ def build_app(
     peers = HttpPeers(toolsets, limits.calls)
     paths: dict[str, App] = {"/mcp": StreamableHTTPASGIApp(manager), "/sse": hub.stream, "/messages": hub.message}
     routes = [Route(path + end, _Endpoint(app, peers)) for path, app in paths.items() for end in ("", "/")]
-    inner = Starlette(routes=[*routes, Route("/{path:path}", _Endpoint(nothing, peers))], lifespan=lifespan)
-    return Guard(Bodies(_Ending(inner, ending), limits.body, limits.body_s), rules)
+    inner = Starlette(routes=[*routes, Route("/{path:path}", _Endpoint(nothing, peers))])
+    return Guard(Bodies(_Ending(inner, ending), limits.body, limits.body_s), rules), manager

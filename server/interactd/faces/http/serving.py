@@ -19,6 +19,9 @@ from interactd.faces.http.guard import Rules, is_loopback
 from interactd.nouns import Json
 
 logger = logging.getLogger(__name__)
+# They tell of every session (by the id its client uses) and of every start; we say where we listen ourselves.
+for _chatty in ("uvicorn.error", "mcp.server.streamable_http_manager", "mcp.server.streamable_http"):
+    logging.getLogger(_chatty).setLevel(logging.WARNING)
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8642
@@ -103,7 +106,7 @@ class HttpFace:
             origins=tuple(origin.lower().rstrip("/") for origin in allowed_origins),
         )
         self._ending = asyncio.Event()
-        self._app = build_app(server, self._rules, self._ending, toolsets, limits)
+        self._app, self._sessions = build_app(server, self._rules, self._ending, toolsets, limits)
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -142,7 +145,8 @@ class HttpFace:
             self._app,
             http=_Bounded,
             ws="none",
-            lifespan="on",
+            # A lifespan that fails makes uvicorn leave the process, which here is the daemon.
+            lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
@@ -152,13 +156,17 @@ class HttpFace:
             limit_concurrency=MAX_CONNECTIONS,
         )
         self._server = _Server(config)
-        self._task = asyncio.create_task(self._server.serve(sockets=[listener]))
+        self._task = asyncio.create_task(self._serve(self._server, listener))
         while not self._server.started:
             if self._task.done():
                 self._task.result()
                 raise ConfigError("the HTTP server ended before it listened; the daemon's log says why")
             await asyncio.sleep(0.005)
         logger.info("listening on %s", self.url)
+
+    async def _serve(self, server: uvicorn.Server, listener: socket.socket) -> None:
+        async with self._sessions.run():
+            await server.serve(sockets=[listener])
 
     async def _bind(self) -> socket.socket:
         loop = asyncio.get_running_loop()
@@ -170,7 +178,8 @@ class HttpFace:
             raise ConfigError(
                 f"cannot listen on {self.host!r}: {error.strerror or error}", repair="Use 127.0.0.1.", field="host"
             ) from None
-        family, kind, protocol, _, address = found[0]
+        # A name such as localhost can have both kinds of address; programs that know only one know the old one.
+        family, kind, protocol, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
         listener = socket.socket(family, kind, protocol)
         try:
             if hasattr(socket, "SO_REUSEADDR"):

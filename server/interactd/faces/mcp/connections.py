@@ -43,15 +43,17 @@ def split_toolsets(text: str) -> tuple[str, ...]:
 
 
 def client_name(ctx: ServerRequestContext[Any, Any]) -> str | None:
-    """`clientInfo.name` of the handshake or the envelope."""
+    """`clientInfo.name` of the handshake or the envelope, cut to what a name may be."""
     params = ctx.session.client_params
-    return params.client_info.name if params else None
+    return params.client_info.name[:100] if params else None
 
 
 def caller_of(ctx: ServerRequestContext[Any, Any]) -> Caller:
     """Return who calls: the connection, and the client's name and version as sessions note it."""
     peer = peer_of(ctx)
-    return Caller(connection=peer.connection, client=client_label(ctx.session.client_params), cwd=peer.cwd)
+    # A request that stands alone (HTTP, 2026) has no id of its own, and must not pass for a run without a caller.
+    connection = peer.connection or peer.transport
+    return Caller(connection=connection, client=client_label(ctx.session.client_params), cwd=peer.cwd)
 
 
 def complete(ctx: ServerRequestContext[Any, Any], result: Json) -> Json:

@@ -30,7 +30,10 @@ async def guard(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> Han
         problem = f"{ctx.method}: {first_problem(error)}"
         raise MCPError(INVALID_PARAMS, f"Invalid request parameters: {problem}") from None
     except InteractdError as error:
-        raise MCPError(_code(error, ctx), sentence(error), data=error.as_dict()) from None
+        data = error.as_dict()
+        if ctx.method == "resources/read":
+            data["uri"] = str((ctx.params or {}).get("uri"))[:500]
+        raise MCPError(_code(error, ctx), sentence(error), data=data) from None
     except Exception as error:
         hidden = internal(error, ctx.method)
         raise MCPError(INTERNAL_ERROR, sentence(hidden), data=hidden.as_dict()) from error

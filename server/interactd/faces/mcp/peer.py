@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -20,6 +21,7 @@ QUEUE_S = 5.0
 MAX_QUEUED = 20_000
 _REMEMBERED = 2_000
 _CHOICES = 64
+_LONGEST = 100
 
 
 @dataclass(slots=True)
@@ -91,6 +93,8 @@ class Peer:
         if request_id is None or self.connection is None:
             return None
         name = f'"{request_id}"' if isinstance(request_id, str) else str(request_id)
+        if len(name) > _LONGEST:
+            name = hashlib.sha256(name.encode()).hexdigest()
         uses = self._uses.pop(name, 0) + 1
         if len(self._uses) >= _REMEMBERED:
             self._uses.pop(next(iter(self._uses)))

@@ -6,8 +6,11 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
+import mcp_types as types
 from mcp.server.caching import CacheHint
+from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel.server import Server
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from interactd._version import __version__
 from interactd.engine.port import Engine
@@ -68,9 +71,29 @@ def build_server(engine: Engine, tools: ToolSet) -> Server[Any]:
         on_subscriptions_listen=watching.listen,
         on_completion=Completion(engine).complete,
     )
+    server.add_request_handler("server/discover", types.RequestParams, _Discovery(server).discover)
     # In place of the SDK's tracing, which nobody here listens to.
     server.middleware[:] = [guard]
     return server
+
+
+class _Discovery:
+    """server/discover with capabilities that hold: interactions can be watched, lists are not announced."""
+
+    def __init__(self, server: Server[Any]) -> None:
+        self._server = server
+
+    async def discover(self, ctx: ServerRequestContext[Any, Any], params: types.RequestParams) -> Any:
+        found = self._server.get_capabilities(protocol_version=ctx.protocol_version)
+        if found.tools is not None:
+            found.tools.list_changed = False
+        if found.resources is not None:
+            found.resources.list_changed = False
+        return types.DiscoverResult(
+            supported_versions=list(MODERN_PROTOCOL_VERSIONS),
+            capabilities=found,
+            instructions=self._server.instructions,
+        )
 
 
 @asynccontextmanager

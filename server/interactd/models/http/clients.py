@@ -11,7 +11,10 @@ import httpx2
 from interactd._version import __version__
 from interactd.models.http.urls import is_loopback
 
-_LIMITS = httpx2.Limits(max_connections=256, max_keepalive_connections=16, keepalive_expiry=30)
+_FAR = httpx2.Limits(max_connections=256, max_keepalive_connections=16, keepalive_expiry=30)
+# Local servers often have a thread per connection (llama-server) and close an idle one after 5 s (uvicorn): hold few,
+# and let go before they do.
+_NEAR = httpx2.Limits(max_connections=256, max_keepalive_connections=2, keepalive_expiry=2)
 
 
 class Clients:
@@ -35,7 +38,7 @@ class Clients:
             if key not in self._clients:
                 self._clients[key] = httpx2.AsyncClient(
                     verify=self._ssl if secure and self._ssl is not None else False,
-                    limits=_LIMITS,
+                    limits=_NEAR if loopback else _FAR,
                     # A redirect would carry the key to an address that nobody configured.
                     follow_redirects=False,
                     # HTTP_PROXY is for the world outside; a proxy cannot reach this machine's own servers.

@@ -72,6 +72,7 @@ def capture(workspace: Path, contents: Contents, *, since_ns: int, limits: Captu
     root = os.open(workspace, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         _capture(root, contents, since_ns, limits, done)
+        contents.settle([kept.part for kept in done.kept])
     except BaseException:
         for kept in done.kept:
             kept.part.unlink(missing_ok=True)

@@ -127,7 +127,14 @@ class LeasedWorkspace:
         await self._on(path, lambda folder: folder.delete(path))
 
     async def list(self, path: str = ".", *, recursive: bool = False, limit: int = 1000) -> list[Json]:
-        return await self._on(path, lambda folder: folder.list(path, recursive=recursive, limit=limit))
+        found = await self._on(path, lambda folder: folder.list(path, recursive=recursive, limit=limit))
+        if recursive:
+            # What is mounted is not beneath the workspace on this side.
+            for mounted in self._folders[1:]:
+                if len(found) < limit and _stands_at(mounted.base, _whole(path)) and mounted.base != _whole(path):
+                    room = limit - len(found)
+                    found += await asyncio.to_thread(mounted.list, mounted.base, recursive=True, limit=room)
+        return found
 
     async def search(self, pattern: str, path: str = ".", *, limit: int = 200) -> list[Json]:
         """Runs in the sandbox: a pattern can take for ever, and the daemon must not."""
@@ -241,6 +248,11 @@ def _used(folder: Path) -> int:
 
 
 def _stands_at(path: str, base: str) -> bool:
+    whole = _whole(path)
+    return whole == base or whole.startswith(base + "/")
+
+
+def _whole(path: str) -> str:
     whole = path if path.startswith("/") else f"/workspace/{path}"
     parts: list[str] = []
     for part in whole.split("/"):
@@ -248,8 +260,7 @@ def _stands_at(path: str, base: str) -> bool:
             parts = parts[:-1]
         elif part not in ("", "."):
             parts.append(part)
-    whole = "/" + "/".join(parts)
-    return whole == base or whole.startswith(base + "/")
+    return "/" + "/".join(parts)
 
 
 def _hits(lines: bytes, limit: int) -> list[Json]:

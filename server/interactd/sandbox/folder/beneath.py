@@ -171,7 +171,8 @@ def kind_of(mode: int) -> str:
 def inside(path: str, base: str = "/workspace") -> bytes:
     """Turn what a caller gave as a path into one relative to the folder that stands at `base`.
 
-    `..` is worked out on the text alone, before any file is looked at. An empty result is the folder itself.
+    What is relative is so to /workspace. `..` is worked out on the text alone, before any file is looked at. An empty
+    result is the folder itself.
 
     Raises:
         InvalidArgument: it leaves the folder, or cannot be a path.
@@ -179,13 +180,8 @@ def inside(path: str, base: str = "/workspace") -> bytes:
     given = os.fsencode(path)
     if b"\0" in given or not given.strip():
         raise InvalidArgument("path: expected a path such as notes/plan.md", field="path")
-    prefix = os.fsencode(base)
-    if given.startswith(b"/"):
-        if given != prefix and not given.startswith(prefix + b"/"):
-            raise _outside(path, base)
-        given = given[len(prefix) :]
     names: list[bytes] = []
-    for name in given.split(b"/"):
+    for name in (given if given.startswith(b"/") else b"/workspace/" + given).split(b"/"):
         if name in (b"", b"."):
             continue
         if name == b"..":
@@ -196,7 +192,10 @@ def inside(path: str, base: str = "/workspace") -> bytes:
         if len(name) > 255:
             raise InvalidArgument("path: a name may have at most 255 bytes", field="path")
         names.append(name)
-    joined = b"/".join(names)
+    top = [os.fsencode(name) for name in base.split("/") if name]
+    if names[: len(top)] != top:
+        raise _outside(path, base)
+    joined = b"/".join(names[len(top) :])
     if len(joined) > _PATH_MAX:
         raise InvalidArgument("path: it is longer than 4095 bytes", field="path")
     return joined

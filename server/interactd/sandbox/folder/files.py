@@ -112,9 +112,8 @@ class Folder:
         return self._existing(path, run)
 
     def _entry(self, found: trees.Found) -> Json:
-        name = shown(found.path)
         return {
-            "path": name if self.base == "/workspace" else f"{self.base}/{name}",
+            "path": f"{self.base}/{shown(found.path)}".removeprefix("/workspace/"),
             "type": found.kind,
             "size_bytes": found.stat.st_size if found.kind == "file" else 0,
             "modified": found.stat.st_mtime,
@@ -152,9 +151,9 @@ class Folder:
                 else "Only plain files can be used this way.",
                 field="path",
             ) from None
-        except (FileNotFoundError, NotADirectoryError) as error:
-            if isinstance(error, NotADirectoryError) and not path.strip("/").count("/"):
-                raise InvalidArgument(f"path: {path!r} is not a folder", field="path") from None
+        except NotADirectoryError:
+            raise InvalidArgument(f"path: {path!r} goes through something that is not a folder", field="path") from None
+        except FileNotFoundError:
             raise NotFound(
                 f"there is no {path!r} in {self.base}",
                 repair="List the folder to see what is there.",

@@ -48,14 +48,29 @@ class Checkpointer:
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        connection = connect(self.path, busy_s=0.0)
+        connection: sqlite3.Connection | None = None
         try:
             while not self._end.is_set():
                 self._wake.wait()
                 self._wake.clear()
-                self._until_idle(connection)
+                if connection is None:
+                    connection = self._connect()
+                if connection is not None:
+                    self._until_idle(connection)
         finally:
-            connection.close()
+            if connection is not None:
+                connection.close()
+
+    def _connect(self) -> sqlite3.Connection | None:
+        """Open our own connection; None when told to end first."""
+        while not self._end.is_set():
+            try:
+                return connect(self.path, busy_s=0.0)
+            except sqlite3.Error as error:
+                # Even its settings read the file: somebody may hold it, no descriptor or disk space may be left.
+                log.debug("checkpoints wait for the database: %s", error)
+                self._end.wait(EVERY_S)
+        return None
 
     def _until_idle(self, connection: sqlite3.Connection) -> None:
         seen, idle = -1, 0

@@ -176,7 +176,29 @@ def full(path: Path) -> StorageFull:
     """Return the error for a full disk."""
     return StorageFull(
         f"the disk that holds {path} is full; nothing of this call was kept",
-        repair="Free some space (delete_session frees the store's own), then make the same call again.",
+        repair="Free some space on it, then make the same call again. What was kept before can still be read.",
+        path=str(path),
+    )
+
+
+def identity(path: Path) -> tuple[tuple[int, int] | None, ...]:
+    """Return what tells the database and its WAL from others that may come to lie at the same paths."""
+    found: list[tuple[int, int] | None] = []
+    for name in (str(path), f"{path}-wal"):
+        try:
+            info = Path(name).stat()
+        except OSError:
+            found.append(None)
+        else:
+            found.append((info.st_dev, info.st_ino))
+    return tuple(found)
+
+
+def removed(path: Path) -> StorageError:
+    """Return the error for a file that is no longer the one that was opened."""
+    return StorageError(
+        f"{path} or its -wal file was removed or replaced while it was in use; nothing of this call was kept",
+        repair="Put it back, or run `interactd stop`: the next call begins with what lies there then.",
         path=str(path),
     )
 

@@ -40,16 +40,17 @@ CREATE TABLE sessions (
     tools TEXT,
     system_instruction TEXT
 ) STRICT;
-CREATE INDEX sessions_by_activity ON sessions (owner, updated_at, id);
-CREATE INDEX sessions_by_expiry ON sessions (expires_at) WHERE expires_at IS NOT NULL;
+-- With the expiry at its end it serves the sweeper too: every index of its own would be one more page a turn.
+CREATE INDEX sessions_by_activity ON sessions (owner, updated_at, id, expires_at);
 CREATE INDEX sessions_forked ON sessions (forked_at) WHERE forked_at IS NOT NULL;
 
 -- skip_id is an ancestor chosen so that any ancestor is reached in a logarithmic number of jumps.
--- steps is how many there are: the next one's seq.
+-- steps is how many there are: the next one's seq. crosses is 1 where the previous one is of another session.
 CREATE TABLE interactions (
     id TEXT PRIMARY KEY NOT NULL,
     session_id TEXT NOT NULL,
     previous_interaction_id TEXT,
+    crosses INTEGER NOT NULL,
     status TEXT NOT NULL,
     created_at REAL NOT NULL,
     started_at REAL,
@@ -71,10 +72,9 @@ CREATE TABLE interactions (
     generation_config TEXT,
     tools TEXT,
     system_instruction TEXT
-) STRICT;
+) STRICT, WITHOUT ROWID;
 CREATE INDEX interactions_by_session ON interactions (session_id);
-CREATE INDEX interactions_by_previous ON interactions (previous_interaction_id)
-    WHERE previous_interaction_id IS NOT NULL;
+CREATE INDEX interactions_that_cross ON interactions (previous_interaction_id) WHERE crosses = 1;
 CREATE UNIQUE INDEX one_running_interaction ON interactions (session_id)
     WHERE status IN ('in_progress', 'requires_action');
 CREATE INDEX interactions_queued ON interactions (session_id) WHERE status = 'queued';

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, Final, Literal, ParamSpec, TypeVar
 
-from interactd.errors import InvalidArgument, NotFound, StorageError
+from interactd.errors import InvalidArgument, NotFound, StorageError, StorageFull
 from interactd.nouns import TERMINAL, Interaction, Json, Session, Status, Step, Usage
 from interactd.store.port import IdempotencyKey, Page, Receipt, Started, Turn
 from interactd.store.sqlite import connect, migrations
@@ -21,6 +22,7 @@ from interactd.store.sqlite.readers import Readers
 from interactd.store.sqlite.upkeep import Upkeep
 from interactd.store.sqlite.writer import Work, Writer
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -125,7 +127,7 @@ class SqliteStore:
 
     async def delete_session(self, session_id: str, now: float) -> Receipt:
         receipt = await self._write(lambda db: removal.delete(db, session_id, now))
-        await self.upkeep.clear(self._open_writer())
+        await self._clear()
         return receipt
 
     async def sweep(self, now: float, *, limit: int = 100) -> list[Receipt]:
@@ -138,8 +140,15 @@ class SqliteStore:
                 if receipt is not None:
                     receipts.append(receipt)
         if receipts:
-            await self.upkeep.clear(self._open_writer())
+            await self._clear()
         return receipts
+
+    async def _clear(self) -> None:
+        try:
+            await self.upkeep.clear(self._open_writer())
+        except (StorageFull, StorageError) as error:
+            # The rows are gone and the receipt is true; what is left to do is on record, and tried again when idle.
+            log.warning("cleaning up after a delete is put off: %s", error)
 
     async def recall(self, key: IdempotencyKey) -> str | None:
         return await self._read(sessions.recall, key, time.time())
@@ -252,9 +261,11 @@ class SqliteStore:
         cursor: str | None = None,
     ) -> Page:
         newest: int | None = await self._read(search.newest_unindexed)
-        if newest is not None:
-            while await self._write(functools.partial(search.index_towards, id=newest)):
+        try:
+            while newest is not None and await self._write(functools.partial(search.index_towards, id=newest)):
                 pass
+        except (StorageFull, StorageError) as error:
+            log.warning("searching without the newest steps, which cannot be indexed: %s", error)
         return await self._read(
             search.find,
             query=query,
@@ -322,8 +333,8 @@ class SqliteStore:
         wal = self.file.with_name(self.file.name + "-wal")
         return {
             "path": str(self.file),
-            "bytes": self.file.stat().st_size,
-            "wal_bytes": wal.stat().st_size if wal.exists() else 0,
+            "bytes": _bytes(self.file),
+            "wal_bytes": _bytes(wal),
             "free_bytes": connect.free_bytes(self.file),
             **counts,
             "sqlite": sqlite3.sqlite_version,
@@ -366,6 +377,13 @@ class SqliteStore:
 
 def _not_open() -> StorageError:
     return StorageError("the store is not open", repair="Make the call again: the daemon is starting or stopping.")
+
+
+def _bytes(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
 
 
 def _size(values: Sequence[Any]) -> int:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from interactd.errors import Overloaded, StorageError
-from interactd.store.sqlite.connect import is_busy, translate
+from interactd.store.sqlite.connect import identity, is_busy, removed, translate
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -78,6 +78,7 @@ class Writer:
         self._bytes = 0
         self._closing = False
         self._full_sync = False
+        self._identity = identity(path)
         self._thread = threading.Thread(target=self._run, name="interactd-store-writer", daemon=True)
 
     def start(self) -> None:
@@ -223,6 +224,9 @@ class Writer:
         self._wrote()
 
     def _begin(self, durable: bool) -> None:
+        # A file that was unlinked takes every commit and keeps none.
+        if identity(self.path) != self._identity:
+            raise _TransactionLost from removed(self.path)
         self._sync(full=durable)
         deadline = time.monotonic() + LOCK_WAIT_S
         while True:

@@ -12,7 +12,7 @@ import stat
 import sys
 import threading
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import BinaryIO
 
 from interactd.faces.mcp.stream.pipe import Writer
@@ -49,7 +49,7 @@ async def standard_streams() -> AsyncGenerator[tuple[asyncio.StreamReader, Write
     os.dup2(null, 0)
     os.close(null)
     os.dup2(2, 1)
-    source, sink = os.fdopen(stdin, "rb", buffering=0), os.fdopen(stdout, "wb", buffering=0)
+    source, sink = os.fdopen(stdin, "rb", buffering=0), os.fdopen(stdout, "wb")
     reader = asyncio.StreamReader(limit=CHUNK)
     transports: list[asyncio.BaseTransport] = []
     try:
@@ -66,7 +66,8 @@ async def standard_streams() -> AsyncGenerator[tuple[asyncio.StreamReader, Write
             transports.append(outgoing)
             writer = asyncio.StreamWriter(outgoing, protocol, None, loop)
         yield reader, writer
-        await writer.drain()
+        with suppress(ConnectionError, OSError):
+            await writer.drain()
     finally:
         os.dup2(stdin, 0)
         os.dup2(stdout, 1)

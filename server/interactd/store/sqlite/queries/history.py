@@ -59,7 +59,8 @@ def unfinished(connection: sqlite3.Connection) -> list[Interaction]:
 
 def count_unread(connection: sqlite3.Connection, owner: str) -> int:
     return connection.execute(
-        "SELECT count(*) FROM interactions i JOIN sessions s ON s.id = i.session_id"
+        "SELECT count(*) FROM interactions i INDEXED BY interactions_unread"
+        " CROSS JOIN sessions s ON s.id = i.session_id"
         " WHERE i.background = 1 AND i.read_at IS NULL AND i.finished_at IS NOT NULL AND s.owner = ?",
         (rows.exact(owner),),
     ).fetchone()[0]

@@ -83,21 +83,32 @@ def forget_keys(connection: sqlite3.Connection, now: float) -> None:
 
 def _hand_over(connection: sqlite3.Connection, id: str, now: float) -> dict[str, Any]:
     """Give the interactions that forks' paths run through to the oldest such fork."""
-    anchors: list[tuple[str, str]] = connection.execute(
-        "SELECT c.session_id, i.id FROM interactions i JOIN interactions c ON c.previous_interaction_id = i.id"
-        " WHERE i.session_id = :id AND c.session_id <> :id"
-        " UNION SELECT s.id, i.id FROM sessions s CROSS JOIN interactions i ON i.id = s.head"
-        " WHERE s.forked_at IS NOT NULL AND s.id <> :id AND i.session_id = :id ORDER BY 1, 2",
-        {"id": id},
+    branches = connection.execute(
+        "SELECT c.session_id, i.id FROM interactions c INDEXED BY interactions_that_cross"
+        " CROSS JOIN interactions i ON i.id = c.previous_interaction_id"
+        " WHERE c.crosses = 1 AND c.session_id <> ? AND i.session_id = ?",
+        (id, id),
     ).fetchall()
+    heads = connection.execute(
+        "SELECT s.id, i.id FROM sessions s INDEXED BY sessions_forked CROSS JOIN interactions i ON i.id = s.head"
+        " WHERE s.forked_at IS NOT NULL AND s.id <> ? AND i.session_id = ?",
+        (id, id),
+    ).fetchall()
+    # Ids sort by age.
+    anchors: list[tuple[str, str]] = sorted({*branches, *heads})
     moved = 0
     for heir, anchor in anchors:
         current: str | None = anchor
+        below: str | None = None
         while current is not None:
             node = connection.execute(
                 "SELECT session_id, previous_interaction_id FROM interactions WHERE id = ?", (current,)
             ).fetchone()
-            if node is None or node[0] != id:
+            if node is None:
+                break
+            if node[0] != id:
+                if below is not None and node[0] != heir:
+                    connection.execute("UPDATE interactions SET crosses = 1 WHERE id = ?", (below,))
                 break
             # What still waited there has lost its session; left open it could block its heir.
             connection.execute(
@@ -107,7 +118,7 @@ def _hand_over(connection: sqlite3.Connection, id: str, now: float) -> dict[str,
             )
             connection.execute("UPDATE interactions SET session_id = ? WHERE id = ?", (heir, current))
             moved += 1
-            current = node[1]
+            below, current = current, node[1]
     return {"interactions": moved, "sessions": sorted({heir for heir, _ in anchors})} if moved else {}
 
 
@@ -116,7 +127,7 @@ def _remove(connection: sqlite3.Connection, id: str, owner: str, now: float, rea
     mine = "interaction_id IN (SELECT id FROM interactions WHERE session_id = ?)"
     entries = execute(
         f"INSERT INTO step_texts_gone (id) SELECT id FROM steps WHERE {mine}"
-        " AND id IN (SELECT id FROM step_texts_docsize)",
+        " AND EXISTS (SELECT 1 FROM step_texts_docsize d WHERE d.id = steps.id)",
         (id,),
     ).rowcount
     # Rows that move while others go leave copies of themselves in the page: better of blanks than of words.

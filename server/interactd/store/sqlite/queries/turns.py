@@ -14,10 +14,10 @@ from interactd.store.sqlite.queries import rows, sessions
 RUNNING: Final = "status IN ('in_progress', 'requires_action')"
 
 _INSERT: Final = (
-    "INSERT INTO interactions (id, session_id, previous_interaction_id, status, created_at, started_at, background,"
-    " depth, skip_id, skip_depth, epoch, attempt, steps, model, agent, pending, generation_config, tools,"
+    "INSERT INTO interactions (id, session_id, previous_interaction_id, crosses, status, created_at, started_at,"
+    " background, depth, skip_id, skip_depth, epoch, attempt, steps, model, agent, pending, generation_config, tools,"
     " system_instruction, agent_hash, environment_id)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _INSERT_STEP: Final = "INSERT INTO steps (interaction_id, seq, type, created_at, body, state) VALUES (?, ?, ?, ?, ?, ?)"
 _HEAD: Final = (
@@ -25,7 +25,7 @@ _HEAD: Final = (
     " WHERE id = ? AND (expires_at IS NULL OR expires_at > ?)"
 )
 _PARENT: Final = (
-    "SELECT p.depth, p.skip_id, p.skip_depth, s.skip_id, s.skip_depth"
+    "SELECT p.depth, p.skip_depth, s.skip_id, s.skip_depth, p.session_id"
     " FROM interactions p JOIN interactions s ON s.id = p.skip_id WHERE p.id = ?"
 )
 
@@ -45,13 +45,14 @@ def accept(
     id, session_id, now = interaction.id, interaction.session_id, interaction.created_at
     if before := sessions.started_before(connection, "send_turn", key, now):
         return before
-    depth, skip_id, skip_depth = 1, id, 1
+    depth, skip_id, skip_depth, crosses = 1, id, 1, False
     previous = interaction.previous_interaction_id
     if previous is not None:
         parent = connection.execute(_PARENT, (rows.exact(previous),)).fetchone()
         if parent is None:
             raise rows.missing(connection, "interaction", previous)
         depth, skip_id, skip_depth = _skip(previous, parent)
+        crosses = parent[4] != session_id
     moved = connection.execute(_HEAD, (id, depth, now, expires_at, session_id, now))
     if moved.rowcount == 0:
         raise _session_gone(connection, session_id)
@@ -63,6 +64,7 @@ def accept(
                 id,
                 session_id,
                 previous,
+                crosses,
                 interaction.status,
                 now,
                 interaction.started_at or now if running else None,
@@ -213,7 +215,7 @@ def _insert_steps(connection: sqlite3.Connection, id: str, first: int, steps: Se
 
 def _skip(previous: str, parent: Sequence[Any]) -> tuple[int, str, int]:
     """Choose a child's depth and skip ancestor (a skew-binary list: O(log n) to any ancestor, O(1) to extend)."""
-    depth, _, skip_depth, far_id, far_depth = parent
+    depth, skip_depth, far_id, far_depth, _ = parent
     if depth - skip_depth == skip_depth - far_depth:
         return depth + 1, far_id, far_depth
     return depth + 1, previous, depth
