@@ -73,7 +73,8 @@ async def _respond(
                 repair="Call get_interaction to see why.",
                 interaction_id=interaction.id,
             )
-        note = Note(connection=caller.connection, cwd=caller.cwd)
+        before = Note.read(await core.store.pending(interaction.id))
+        note = Note(connection=caller.connection, cwd=caller.cwd, seconds=before.seconds, limits=before.limits)
         written = await core.store.append(claimed.id, claimed.epoch, made, pending=note.as_dict())
         queue.launch(claimed, session, [*steps, *written], note)
         return await result_of(core, queue, claimed, session)

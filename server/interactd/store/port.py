@@ -233,7 +233,8 @@ class Store(Protocol):
         """End a run: append the last steps and set status and outcome in one transaction.
 
         `epoch=None` (cancel from outside) settles whatever epoch runs, and bumps it so that the runner is fenced.
-        Usage is added to what the interaction already has. Status may be terminal, or requires_action.
+        Usage is added to what the interaction already has. Status may be terminal, or requires_action, which keeps the
+        note of what was pending.
 
         Raises:
             Fenced: the epoch is old, or the interaction is already terminal.

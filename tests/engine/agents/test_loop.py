@@ -148,6 +148,17 @@ async def test_functions_of_the_callers_wait_for_it_after_the_built_in_ones_ran(
     assert ("function_result", "hi") in shown(it.model)
 
 
+async def test_the_callers_limits_hold_after_it_answered(it: Rig) -> None:
+    await it.session(tools=[LOOK])
+    it.model.script(calls("look", {}, "1"), calls("look", {}, "2"), calls("look", {}, "3"))
+    asked = await it.turn(limits={"steps": 2})
+    for call_id in "12":
+        await it.engine.respond(asked.interaction.id, [{"call_id": call_id, "result": f"bird {call_id}"}])
+        asked = await it.ended(asked.interaction.id)
+    assert (asked.interaction.error or {})["code"] == "steps_exceeded"
+    assert len(it.model.requests) == 2
+
+
 async def test_a_function_under_a_built_in_name_is_refused(it: Rig) -> None:
     with pytest.raises(InvalidArgument):
         await it.session(tools=[{**LOOK, "name": "view_file"}])

@@ -161,7 +161,7 @@ def settle(
     settled.epoch += epoch is None
     connection.execute(
         "UPDATE interactions SET status = ?, epoch = ?, usage = ?, error = ?, finish_reason = ?, model = ?,"
-        " finished_at = ?, pending = NULL, steps = steps + ? WHERE id = ?",
+        " finished_at = ?, pending = CASE WHEN ? IS NULL THEN pending END, steps = steps + ? WHERE id = ?",
         (
             status,
             settled.epoch,
@@ -169,6 +169,7 @@ def settle(
             error,
             finish_reason,
             settled.model,
+            settled.finished_at,
             settled.finished_at,
             len(steps),
             id,
