@@ -98,16 +98,17 @@ async def world(home: Path, **options: Any) -> AsyncGenerator[World]:
 
 
 def processes_over(folder: Path) -> list[str]:
-    """Processes whose command line names the folder, but for this one."""
+    """Processes that see something of the folder mounted (those of sandboxes), or name it in their command line."""
     found: list[str] = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
                 line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                mounts = (entry / "mountinfo").read_text(errors="replace")
             except OSError:
                 continue
-            if str(folder) in line:
-                found.append(line[:200])
+            if str(folder) in mounts or str(folder) in line:
+                found.append(f"{entry.name}: {line[:200]}")
     return found
 
 

@@ -85,13 +85,12 @@ def _too_much(source: Source, limits: Limits) -> InvalidArgument:
 
 
 def network_for(source: Source, network: Json | None) -> Json:
-    """Return what a clone may reach: the repository's own host, with the environment's credential for it."""
-    host = (urlsplit(source.url).hostname or "").lower()
-    listed: list[Json | str] = (network or {}).get("allowlist") or []
-    for entry in listed:
-        if not isinstance(entry, str) and str(entry.get("domain", "")).lower() == host:
-            return {"allowlist": [entry]}
-    return {"allowlist": [{"domain": host}]}
+    """Return what a clone may reach: what the environment may, and the repository's own host, which was named."""
+    parts = urlsplit(source.url)
+    host = (parts.hostname or "").lower() + (f":{parts.port}" if parts.port not in (None, 443) else "")
+    listed: list[Json | str] = list((network or {}).get("allowlist") or [])
+    named = {str(entry if isinstance(entry, str) else entry.get("domain")).lower() for entry in listed}
+    return {"allowlist": listed if host in named else [*listed, {"domain": host}]}
 
 
 async def clone(source: Source, commands: Commands) -> None:

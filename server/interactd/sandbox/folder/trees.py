@@ -19,7 +19,7 @@ _FICLONE: Final = 0x40049409
 _CHUNK: Final = 1 << 20
 DEPTH: Final = 200
 """Folders nested deeper than this are not listed, copied or captured."""
-DEEPEST: Final = 2000
+DEEPEST: Final = 600
 """Nor measured, or given to somebody. They can be removed."""
 
 
