@@ -1,6 +1,6 @@
 """How many small tasks the built-in agent solves on an embedded model, graded by what is in the files and answers.
 
-    python tests/bench/agent_score.py [--model embedded/qwen2.5-coder-0.5b] [--seeds 2] [--only NAME]
+    python tests/bench/agent_score.py [--model embedded/qwen2.5-coder-0.5b] [--seeds 2] [--only NAME,NAME] [--show]
 
 Every task runs through the real engine, store and sandbox in a fresh environment. A grader reads whole contents: a
 file that is nearly right is wrong. Prints a line a run and the sum; docs/models.md has the last published one.
@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from interactd import app, paths
-from interactd.nouns import GenerationConfig
+from interactd.nouns import GenerationConfig, Step
 
 Files = Mapping[str, str]
 Grader = Callable[[Files, str], bool]
@@ -75,6 +75,12 @@ TASKS = [
     Task(
         "squares",
         "Compute the sum of the squares of the numbers from 1 to 100 and write it to result.txt.",
+        lambda f, a: number(f, "result.txt", 338350),
+    ),
+    Task(
+        "demo",
+        "Compute the sum of the squares of the numbers from 1 to 100 with Python, write it to result.txt, "
+        "then read the file back.",
         lambda f, a: number(f, "result.txt", 338350),
     ),
     Task("power", "Compute 2 to the power of 64 and write it to power.txt.", lambda f, a: number(f, "power.txt", 2**64)),
@@ -181,7 +187,19 @@ TASKS = [
 ]
 
 
-async def run_one(application: app.App, task: Task, model: str, seed: int) -> tuple[bool, str, float, int]:
+def shown(step: Step) -> str:
+    """A step as somebody reads it who wants to know why a run failed."""
+    if step.type.endswith("_call"):
+        arguments = dict(step.body.get("arguments") or {})
+        return "\n".join([str(step.body.get("name")), *(f"{name}: {value}" for name, value in arguments.items())])
+    if step.type.endswith("_result"):
+        return f"{'ERROR ' if step.body.get('is_error') else ''}{step.body.get('result')}"
+    return step.text
+
+
+async def run_one(
+    application: app.App, task: Task, model: str, seed: int, *, show: bool
+) -> tuple[bool, str, float, int]:
     """Run a task; returns whether it was solved, the status and answer, the seconds, and the number of calls."""
     engine = application.engine
     began = time.perf_counter()
@@ -198,6 +216,10 @@ async def run_one(application: app.App, task: Task, model: str, seed: int) -> tu
     files = dict(task.files)
     for artifact in await engine.artifacts(sent.interaction.id):
         files[artifact.name] = artifact.path.read_text(errors="replace")
+    if show:
+        for step in result.steps:
+            print(f"--- {step.type}\n{shown(step)}")
+        print(f"--- files\n{files}")
     answer = "".join(step.text for step in result.steps if step.type == "model_output")
     calls = sum(step.type.endswith("_call") for step in result.steps)
     solved = result.interaction.status == "completed" and task.grade(files, answer)
@@ -211,7 +233,9 @@ async def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--only")
+    parser.add_argument("--first-seed", type=int, default=1)
+    parser.add_argument("--only", help="names of tasks, with commas between them")
+    parser.add_argument("--show", action="store_true", help="print every step of every run")
     args = parser.parse_args()
     os.environ.setdefault("INTERACTD_WEIGHTS", str(paths.find().weights))
     with tempfile.TemporaryDirectory(prefix="interactd-score-") as home:
@@ -220,10 +244,10 @@ async def main() -> int:
         total = solved = 0
         try:
             for task in TASKS:
-                if args.only and args.only != task.name:
+                if args.only and task.name not in args.only.split(","):
                     continue
-                for seed in range(1, args.seeds + 1):
-                    good, shown, seconds, calls = await run_one(application, task, args.model, seed)
+                for seed in range(args.first_seed, args.first_seed + args.seeds):
+                    good, shown, seconds, calls = await run_one(application, task, args.model, seed, show=args.show)
                     total, solved = total + 1, solved + good
                     print(f"{'ok  ' if good else 'FAIL'} {task.name:<13} seed {seed} {calls} calls {seconds:5.1f} s  {shown}")
                     sys.stdout.flush()

@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 
 from interactd.errors import InvalidArgument
 from interactd.models.embedded.calls import agent, protocol
+from interactd.models.embedded.calls.progress import turn
 from interactd.models.embedded.settings import EmbeddedSettings
 from interactd.models.port import ModelRequest
 from interactd.nouns import Json, Step, text_content
@@ -18,6 +19,7 @@ from interactd.nouns import Json, Step, text_content
 SYSTEM = "You are a helpful assistant. Answer in one or two short sentences unless asked for more."
 SYSTEM_WITH_TOOLS = "You are a helpful assistant."
 TEMPERATURE = 0.3
+TEMPERATURE_AGAIN = 0.8
 _MEDIA = "image", "audio", "video", "document"
 
 
@@ -56,7 +58,7 @@ def plan(request: ModelRequest, settings: EmbeddedSettings) -> Plan:
         thinking_level=None,
         thinking_summaries=None,
         tool_choice=None,
-        temperature=TEMPERATURE if request.config.temperature is None else request.config.temperature,
+        temperature=_temperature(request, working=working),
         max_output_tokens=request.config.max_output_tokens or settings.max_output_tokens,
     )
     steps = _plain(request.steps, tools, working=working)
@@ -68,15 +70,24 @@ def plan(request: ModelRequest, settings: EmbeddedSettings) -> Plan:
     return Plan(plain, protocol.grammar(tools, choice), agent.json_form(tools))
 
 
+def _temperature(request: ModelRequest, *, working: bool) -> float:
+    """The caller's, if any; after a failed call a higher one, or a small model writes the same program again."""
+    if request.config.temperature is not None:
+        return request.config.temperature
+    calls = turn(request.steps).calls if working else []
+    return TEMPERATURE_AGAIN if calls and calls[-1].failed else TEMPERATURE
+
+
 def _plain(steps: list[Step], tools: list[Json], *, working: bool) -> list[Step]:
     newest = next((n for n in range(len(steps), 0, -1) if steps[n - 1].type == "model_output"), 0)
-    out: list[Step] = []
+    out: list[Step] = agent.examples() if working else []
     for number, step in enumerate(steps):
         match step.type:
             case "user_input":
                 _add(out, "user_input", _content(step, refuse_media=number >= newest))
             case "function_result":
-                _add(out, "user_input", agent.render_result(step) if working else protocol.render_result(step))
+                text = agent.render_result(step, turn(steps[: number + 1])) if working else protocol.render_result(step)
+                _add(out, "user_input", text)
             case "model_output":
                 text = _content(step, refuse_media=False)
                 _add(out, "model_output", protocol.ANSWER + text if tools and text else text)

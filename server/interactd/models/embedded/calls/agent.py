@@ -16,40 +16,34 @@ from typing import Any, Literal
 
 from interactd.models.embedded.calls import protocol
 from interactd.models.embedded.calls.gbnf import literal
-from interactd.nouns import Json, Step
+from interactd.models.embedded.calls.progress import Turn, turn
+from interactd.nouns import Json, Step, text_content
 
-MAX_CALLS = 10
-"""Calls in one turn after which the model must answer: a small one has lost the thread by then."""
 _INSTRUCTIONS = 1_200
 _CLIPPED = 600
 _LANGUAGES = {"python": "python", "bash": "bash", "sh": "bash"}
+_NUMBERED = re.compile(r"^ *\d+\t", re.MULTILINE)
+_ERROR_LINES = 8
 _FENCED = re.compile(r"```[a-z]*\n(.*?)\n?```\s*\Z", re.DOTALL)
-_LINE = r'line ::= ([^`\n] [^\n]* | "`" ([^`\n] [^\n]*)? | "``" ([^`\n] [^\n]*)?)? "\n"'
+_LINE = r"""line ::= ([^`\n] [^\n]{0,160} | "`" ([^`\n] [^\n]{0,160})? | "``" ([^`\n] [^\n]{0,160})?)? "\n" """.strip()
+_LINES = "{1,40}"
+"""A small model that repeats itself inside a fence would go on for ever."""
+_WORDS = r"words ::= [^\n]{1,300}"
 _PATH = r"path ::= [A-Za-z0-9_./-]{1,120}"
 
-_HOW = """You work in the folder /workspace. The first word of each reply is one of {words}.
-
-RUN runs a program. Use print() to see a value. Use only Python's standard library.
-RUN
-```python
-total = 2 + 3
-with open("total.txt", "w") as f:
-    f.write(str(total))
-print(total)
-```
+_HOW = """You work in the folder /workspace. The first word of each reply is {words}.
+RUN runs a Python or bash program and shows what it prints. Python has only its standard library.
 {others}
-ANSWER ends the work. Say the result in one sentence.
-ANSWER
-The total is 5. It is in total.txt.
+ANSWER ends the work: say the result in one sentence.
 
-Do what the user asks, with the exact file names and texts of the task. Compute with RUN, never in your head.
-If RUN shows an error, correct the program and RUN it again. When the task is done, ANSWER."""
+Use the exact file names and texts of the task. Compute with RUN, never in your head. A program that computes
+something for a file also writes the file, and prints the result."""
 
 _OTHERS = {
-    "write_file": ("WRITE", "WRITE makes a file.\nWRITE notes.txt\n```\nfirst line\n```"),
-    "view_file": ("READ", "READ shows a file.\nREAD notes.txt"),
-    "list_dir": ("LIST", "LIST shows the files there are.\nLIST"),
-    "url_fetch": ("FETCH", "FETCH reads a web page.\nFETCH https://example.org/"),
+    "write_file": ("WRITE", "WRITE makes a file with a text that is known."),
+    "view_file": ("READ", "READ shows a file."),
+    "list_dir": ("LIST", "LIST shows the files there are."),
+    "url_fetch": ("FETCH", "FETCH reads a web page: FETCH https://example.org/"),
 }
 
 
@@ -77,6 +71,38 @@ def system(instruction: str | None, tools: list[Json]) -> str:
     return f"{_short(instruction)}\n\n{how}"
 
 
+EXAMPLES: tuple[tuple[str, str, str, str], ...] = (
+    (
+        "Example: How many letters has the word banana? Write the number to letters.txt.",
+        """RUN
+```python
+count = len("banana")
+with open("letters.txt", "w") as f:
+    f.write(str(count))
+print(count)
+```""",
+        "RESULT of RUN:\n6\n\nIf the task is done, ANSWER with the result.",
+        "ANSWER\nThe word banana has 6 letters. The number is in letters.txt.",
+    ),
+    (
+        "Example: What does plan.txt say?",
+        "READ plan.txt",
+        "RESULT of READ:\nbuy milk\n\nIf the task is done, ANSWER with the result.",
+        "ANSWER\nplan.txt says: buy milk",
+    ),
+)
+
+
+def examples() -> list[Step]:
+    """Earlier exchanges, made up: a small model follows what it sees done better than what it is told."""
+    sides = ("user_input", "model_output", "user_input", "model_output")
+    return [
+        Step(side, {"content": [text_content(text)]})
+        for example in EXAMPLES
+        for side, text in zip(sides, example, strict=True)
+    ]
+
+
 def _short(instruction: str | None) -> str:
     text = (instruction or "You are an agent that does the user's task itself.").strip()
     if len(text) > _INSTRUCTIONS:
@@ -87,46 +113,34 @@ def _short(instruction: str | None) -> str:
 def grammar(tools: list[Json], choice: Literal["auto", "any"], steps: Sequence[Step]) -> str:
     """Return the grammar of the next reply, given the steps of the conversation so far."""
     names = {str(tool["name"]) for tool in tools}
-    made = _calls_of_this_turn(steps)
-    options = [rf"{literal(ANSWER)} [^\n] [\x09\x0A\x0D\x20-\U0010FFFF]*"]
-    rules = [_LINE, _PATH]
-    if not must_answer(made):
-        fence = literal("```\n")
-        calls = [f'"RUN\\n```" ("python" | "bash") "\\n" line+ {literal("```")}']
-        if "write_file" in names:
-            calls.append(f'"WRITE " path "\\n" {fence} line+ {literal("```")}')
-        if "view_file" in names:
-            calls.append('"READ " path')
-        if "list_dir" in names:
-            calls.append('"LIST"')
-        if "url_fetch" in names:
-            calls.append(r'"FETCH http" "s"? "://" [!-~]{1,200}')
-        options = [*calls, *(options if choice == "auto" or made else [])]
-    return "\n".join([f"root ::= {' | '.join(options)}", *rules]) + "\n"
+    now = turn(steps)
+    sensible = now.sensible() & {*names, "answer"}
+    if choice == "any" and not now.calls:
+        sensible = sensible - {"answer"} or names
+    fence = literal("```\n")
+    end = literal("```")
+    writable = now.writable()
+    calls = {
+        "code_execution": f'"RUN\\n```" ("python" | "bash") "\\n" line{_LINES} {end}',
+        "write_file": f'"WRITE " {_either(writable)} "\\n" {fence} line{_LINES} {end}',
+        "view_file": f'"READ " {_either(now.unseen() if now.complete else [])}',
+        "list_dir": '"LIST"',
+        "url_fetch": r'"FETCH http" "s"? "://" [!-~]{1,200}',
+        "answer": rf'{literal(ANSWER)} words ("\n" words?){{0,24}}',
+    }
+    return (
+        "\n".join([f"root ::= {' | '.join(calls[name] for name in calls if name in sensible)}", _LINE, _PATH, _WORDS])
+        + "\n"
+    )
+
+
+def _either(paths: list[str]) -> str:
+    if not paths or "*" in paths:
+        return "path"
+    return f"({' | '.join(literal(path) for path in paths)})"
 
 
 ANSWER = protocol.ANSWER
-
-
-def must_answer(made: Sequence[tuple[str, str, bool]]) -> bool:
-    """Whether calls have come to nothing new: the same one twice in a row without an error, or too many."""
-    if len(made) >= MAX_CALLS:
-        return True
-    if len(made) >= 2 and made[-1][:2] == made[-2][:2] and not made[-1][2]:
-        return True
-    return len(made) >= 3 and made[-1][:2] == made[-2][:2] == made[-3][:2]
-
-
-def _calls_of_this_turn(steps: Sequence[Step]) -> list[tuple[str, str, bool]]:
-    failed = {str(step.body.get("call_id")): bool(step.body.get("is_error")) for step in steps}
-    made: list[tuple[str, str, bool]] = []
-    for step in steps:
-        if step.type == "user_input":
-            made.clear()
-        elif step.type == "function_call":
-            arguments = json.dumps(step.body.get("arguments"), sort_keys=True, default=str)
-            made.append((str(step.body.get("name")), arguments, failed.get(str(step.body.get("id")), False)))
-    return made
 
 
 def parse(text: str) -> tuple[str, Json] | None:
@@ -167,8 +181,11 @@ def render_call(step: Step) -> str:
             return f"{name} {json.dumps(arguments, ensure_ascii=False)}"
 
 
-def render_result(step: Step) -> str:
-    """Return a result with what to do next: small models do not find that out by themselves."""
+def render_result(step: Step, now: Turn) -> str:
+    """Return a result with what to do next: small models do not find that out by themselves.
+
+    `now` is the turn up to this result.
+    """
     words = {
         "code_execution": "RUN",
         "write_file": "WRITE",
@@ -179,18 +196,46 @@ def render_result(step: Step) -> str:
     name = words.get(str(step.body.get("name")), "the call")
     text = protocol.render_result(step).partition("\n")[2]
     if step.body.get("is_error"):
-        return f"ERROR of {name}:\n{text}\n\nCorrect the mistake and try again.{_advice(text)}"
-    if name == "RUN" and text.strip() == "(no output)":
-        return "RESULT of RUN: it ran without an error and printed nothing.\n\nIf the task is done, ANSWER."
-    done = "If the task is done, ANSWER with this result." if name == "RUN" else "If the task is done, ANSWER."
-    return f"RESULT of {name}:\n{text}\n\n{done}"
+        return f"ERROR of {name}:\n{_last(text)}\n\nCorrect the mistake and try again.{_advice(text)}"
+    todo = _todo(now)
+    last = now.calls[-1] if now.calls else None
+    if name == "RUN" and last is not None and last.silent:
+        seen = "READ the file to see it." if now.complete else "Use print() to see a value."
+        return f"RESULT of RUN: it ran well and printed nothing. {todo if now.unfinished else seen}"
+    if name == "WRITE":
+        return f"RESULT of WRITE: the file is written. {todo}"
+    if name == "READ":
+        text = _NUMBERED.sub("", text)
+    return f"RESULT of {name}:\n{text}\n\n{todo}"
+
+
+def _todo(now: Turn) -> str:
+    if not now.unfinished:
+        return "If the task is done, ANSWER with the result."
+    read = [call for call in now.calls[-1:] if call.name == "view_file"]
+    using = f" that opens {read[0].arguments.get('path')}" if read else ""
+    using += f"{' and' if using else ' that'} writes {' and '.join(now.left)}" if now.left else ""
+    return f"The task is not done yet. RUN a program{using or ' that does it'}."
+
+
+def _last(text: str) -> str:
+    """Of a traceback a small model needs the line and the error."""
+    lines = text.splitlines()
+    return text if len(lines) <= _ERROR_LINES else "\n".join(lines[-_ERROR_LINES:])
 
 
 def _advice(text: str) -> str:
-    if "ModuleNotFoundError" in text or "No module named" in text:
-        return " That module is not there: use Python's standard library only (csv, json, math, re)."
-    if "FileNotFoundError" in text:
+    if missing := re.search(r"No module named '?([\w-]+)", text):
+        return (
+            f" {missing[1]} is not there and cannot be had. Write the program without it:"
+            " `import csv` and `csv.DictReader(file)` read a table, `float(row[name])` makes a number."
+        )
+    if "FileNotFoundError" in text or "No such file" in text or "no such file" in text:
         return " LIST shows which files there are."
+    if "NameError" in text:
+        return " A name must be given a value first; a file must be opened and read in the program itself."
+    if "SyntaxError" in text:
+        return " Write a shorter program, each statement on its own line."
     return ""
 
 
