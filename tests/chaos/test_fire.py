@@ -61,17 +61,17 @@ async def session_of(host: Host) -> str:
 
 
 async def test_a_daemon_that_stands_still_is_told_of_in_time_and_goes_on_afterwards(tmp_path: Path) -> None:
-    async with a_world(tmp_path / "home", INTERACTD_START_TIMEOUT_S="2") as (home, provider):
+    async with a_world(tmp_path / "home") as (home, provider):
         old = await a_host(home)
         session = await session_of(old)
         pid = home.ready()
         os.kill(pid, signal.SIGSTOP)
         try:
             turn = old.ask("tools/call", {"name": "send_turn", "arguments": {"session_id": session, "input": "one"}})
-            new = home.host(real=True)
+            new = home.host(real=True, INTERACTD_START_TIMEOUT_S="3")
             began = time.monotonic()
             error = (await hello(new))["error"]
-            assert time.monotonic() - began < 6
+            assert time.monotonic() - began < 15
             assert f"pid {pid}" in error["message"]
             assert "interactd stop --now" in error["message"]
             assert home.daemons() == [pid]
@@ -131,9 +131,10 @@ async def test_a_full_disk_refuses_in_words_loses_nothing_and_goes_on_with_room(
         host = await a_host(home)
         session = await session_of(host)
         done: list[str] = []
+        turn: Json = {}
         words = ""
         for number in range(300):
-            turn: Json = {"session_id": session, "input": f"{number} " + "y" * 20_000, "idempotency_key": f"k{number}"}
+            turn = {"session_id": session, "input": f"{number} " + "y" * 20_000, "idempotency_key": f"k{number}"}
             turn["wait_s"] = 2
             message = await answer(host, host.ask("tools/call", {"name": "send_turn", "arguments": turn}))
             if message["result"].get("isError"):
@@ -322,7 +323,7 @@ async def test_a_configuration_broken_while_the_daemon_runs_is_told_by_the_next_
 
 async def crowd(root: Path, hosts: int, turns: int) -> None:
     async with a_world(root) as (home, provider):
-        provider.default = lambda _: Reply("fine.")
+        provider.default = Reply("fine.")
         them = await asyncio.gather(*(a_host(home) for _ in range(hosts)))
 
         async def talk(host: Host, name: int) -> None:

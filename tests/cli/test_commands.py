@@ -102,7 +102,7 @@ async def test_a_chat_outlives_its_daemon(terminal: Terminal) -> None:
 
 
 async def test_a_demo_that_cannot_go_on_says_why(terminal: Terminal) -> None:
-    ran = await terminal.run("demo", "--model", "nope/nothing")
+    ran = await terminal.run("demo", "--model", "nope/nothing", TMPDIR=str(terminal.home.root.parent))
     assert ran.code == 1
     assert "The demo failed: create_session: unknown_model:" in ran.out
     assert "Traceback" not in ran.out + ran.err

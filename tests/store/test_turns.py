@@ -76,6 +76,17 @@ async def test_queued_turns_wait_in_order(store: Store) -> None:
     assert [one.id for one in await store.unfinished()] == [second, third]
 
 
+async def test_turns_wait_in_the_order_they_came_in_whatever_the_clock_did(store: Store) -> None:
+    session = await create(store)
+    ids = [
+        # As two processes name them, the second of which has an earlier clock.
+        await start(store, session.id, id=f"int_{letter * 26}", created_at=moment, status="queued", epoch=0, attempt=0)
+        for letter, moment in (("5", 5000.0), ("9", 9000.0), ("1", 100.0), ("7", 7000.0))
+    ]
+    assert [one.id for one in await store.active(session.id)] == ids
+    assert [one.id for one in await store.unfinished()] == ids
+
+
 async def test_the_same_key_gives_the_same_turn_also_while_it_runs(store: Store) -> None:
     session = await create(store)
     key = IdempotencyKey("k", "d")

@@ -25,7 +25,9 @@ RUN_S = 90
 
 
 def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "interactd-tests" / f"inspector-{INSPECTOR}"
+    return (
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "interactd-tests" / f"inspector-{INSPECTOR}"
+    )
 
 
 def _own_node() -> str | None:

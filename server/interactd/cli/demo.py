@@ -77,7 +77,7 @@ class Demo:
         table.add_column(style="dim", min_width=10)
         table.add_column(overflow="fold")
         table.add_row(name, value)
-        self.console.print(Padding(table, (0, 0, 0, 3)))
+        self.console.print(Padding(table, (0, 0, 0, 3), expand=False))
 
     async def turn(self, session_id: str, text: str) -> str:
         """Send one turn, show it as it streams, and return the model's whole answer."""
@@ -151,7 +151,7 @@ class Demo:
             text, _, _ = await self.call("search_history", query="lucky number")
             for line in text.splitlines():
                 indent = len(line) - len(line.lstrip())
-                self.console.print(Padding(Text(line.lstrip(), style="dim"), (0, 0, 0, 3 + indent)))
+                self.console.print(Padding(Text(line.lstrip(), style="dim"), (0, 0, 0, 3 + indent), expand=False))
         self.client = None
 
 

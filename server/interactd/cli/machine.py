@@ -63,18 +63,22 @@ def serve(args: argparse.Namespace) -> int:
         wanted["token"] = False
     with connected(paths.find()) as client:
         opened = client.call("serve", **{name: value for name, value in wanted.items() if value is not None})
-        print(f"Streamable HTTP  {opened['url_mcp']}")
-        print(f"SSE              {opened['url_sse']}")
-        print("no token asked for" if args.no_token else "Authorization    Bearer <interactd token>")
-        print("Ctrl-C closes it; sessions and running turns stay.", flush=True)
-        _until_stopped(client)
+        _until_stopped(
+            client,
+            f"Streamable HTTP  {opened['url_mcp']}",
+            f"SSE              {opened['url_sse']}",
+            "no token asked for" if args.no_token else "Authorization    Bearer <interactd token>",
+            "Ctrl-C closes it; sessions and running turns stay.",
+        )
     return 0
 
 
-def _until_stopped(client: ControlClient) -> None:
-    """Return on Ctrl-C or SIGTERM; raise DaemonUnavailable when the daemon goes away."""
-    signal.signal(signal.SIGTERM, _interrupt)
+def _until_stopped(client: ControlClient, *lines: str) -> None:
+    """Print the lines; return on Ctrl-C or SIGTERM, raise DaemonUnavailable when the daemon goes away."""
     try:
+        signal.signal(signal.SIGTERM, _interrupt)
+        # Whoever reads the last line may stop us at once.
+        print(*lines, sep="\n", flush=True)
         while True:
             client.receive()
     except KeyboardInterrupt:

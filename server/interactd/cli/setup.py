@@ -37,7 +37,9 @@ def setup(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"model": entry.name, "path": str(place), "bytes": entry.bytes, "sha256": entry.sha256})
     else:
-        console.print(f"[green]ready[/] {entry.name} at {place}\nTry it: [bold]interactd chat -m embedded[/]")
+        # `embedded` alone can mean another one: see docs/embedded.md.
+        named = f"embedded/{entry.name}" if args.model else "embedded"
+        console.print(f"[green]ready[/] {entry.name} at {place}\nTry it: [bold]interactd chat -m {named}[/]")
     return 0
 
 

@@ -37,7 +37,7 @@ def health(paths: Paths, *, timeout_s: float = 5.0) -> Json:
     except InteractdError as error:
         if lock.held(paths):
             pid = error.fields.get("pid") or last.get("pid")
-            young = time.time() - float(last.get("started_at") or 0) < connect.START_S
+            young = abs(time.time() - float(last.get("started_at") or 0)) < connect.START_S
             state = "leaving" if last.get("left") else "starting" if young and "ready_at" not in last else "hangs"
             found.update(state=state, pid=pid, version=last.get("version"), error=error.as_dict())
     found["problems"] = [*_state_problems(found, paths), *_file_problems(paths)]

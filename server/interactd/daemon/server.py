@@ -23,7 +23,7 @@ from interactd.shim import record
 logger = logging.getLogger("interactd.daemon")
 
 CONNECTIONS_MAX = 2000
-CHECK_S = 5.0
+CHECK_S = 2.0
 CLOSE_S = 5.0
 # Faces cut lines themselves; this only says when a peer that sends faster than we read is made to wait.
 BUFFER = 1024 * 1024

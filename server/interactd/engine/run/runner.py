@@ -301,7 +301,8 @@ class Run:
                     usage=usage,
                     error=error,
                     finish_reason=finish_reason,
-                    now=self._core.clock(),
+                    # A clock that goes back must not end a run before it began.
+                    now=max(self._core.clock(), self.interaction.started_at or 0.0),
                 )
                 break
             except (StorageFull, StorageError) as refused:

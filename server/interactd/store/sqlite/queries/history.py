@@ -12,9 +12,12 @@ from interactd.store.sqlite.queries import rows
 
 _ONE: Final = f"SELECT {rows.INTERACTION} FROM interactions WHERE id = ?"
 _STEPS: Final = f"SELECT {rows.STEP} FROM steps WHERE interaction_id = ? AND seq > ? ORDER BY seq LIMIT ?"
+# By their first steps, which are numbered as they come in: created_at and id follow the clock, and clocks go back.
 _OPEN: Final = (
-    f"SELECT {rows.INTERACTION} FROM interactions WHERE {{0}} status IN ('in_progress', 'requires_action') {{1}}"
-    f" UNION ALL SELECT {rows.INTERACTION} FROM interactions WHERE {{0}} status = 'queued' ORDER BY created_at, id"
+    f"SELECT {rows.INTERACTION} FROM"
+    " (SELECT * FROM interactions WHERE {0} status IN ('in_progress', 'requires_action') {1}"
+    " UNION ALL SELECT * FROM interactions WHERE {0} status = 'queued') AS open"
+    " ORDER BY (SELECT s.id FROM steps s WHERE s.interaction_id = open.id ORDER BY s.seq LIMIT 1), created_at, id"
 )
 INTEGER_MAX: Final = (1 << 63) - 1
 
