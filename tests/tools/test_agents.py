@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from interactd.agents.port import AgentProblem
-from interactd.nouns import Step
+from interactd.engine.port import Result
+from interactd.nouns import Interaction, Json, Session, Step
+from interactd_tools.answers.interaction import View, show
 from interactd_tools.answers.progress import doing, files_written, progress
 from tools.conftest import AgentWorld, World, fields
 from tools.scripted import Says
@@ -81,6 +83,7 @@ async def test_a_running_agent_says_what_it_does_now(agents: AgentWorld) -> None
             arguments = {"interaction_id": started["interaction_id"], "wait_s": 0.5}
             line = (await agents.call("get_interaction", arguments, progress=hear)).text
     assert re.search(r"Running for [\d.]+ s, step 2: running python · files written: notes/a\.md\n", line)
+    await agents.call("get_interaction", {"interaction_id": started["interaction_id"], "wait_s": 1}, progress=hear)
     assert ("step 2: running python · files written: notes/a.md", "status") in told
     cancelled = await agents.ok("cancel_interaction", interaction_id=started["interaction_id"])
     assert fields(cancelled)["status"] == "cancelled"
@@ -177,7 +180,7 @@ async def test_a_run_works_where_it_is_told_to(agents: AgentWorld) -> None:
     assert again["environment_id"] == done["environment_id"]
 
 
-ASKING = {
+ASKING: Json = {
     "kind": "approval",
     "question": "Shall it delete report.md?",
     "id": "ask_1",
@@ -186,13 +189,9 @@ ASKING = {
 }
 
 
-async def test_a_call_that_was_cut_off_is_put_to_the_user_and_decided_with_respond(agents: AgentWorld) -> None:
-    from interactd.engine.port import Result
-    from interactd.nouns import Interaction, Session
-    from interactd_tools.answers.interaction import View, show
-
+async def test_what_an_agent_may_not_do_unasked_is_put_to_the_user_with_the_exact_respond_call() -> None:
     one = Interaction("int_1", "ses_1", "requires_action", 1.0, agent="antigravity", model="m")
-    plain = {"id": "f_1", "name": "get_weather", "arguments": {}}
+    plain: Json = {"id": "f_1", "name": "get_weather", "arguments": {}}
     result = show(Result(Session("ses_1", 1.0, 1.0), one, [], waiting_for=[plain, ASKING]), View(2000))
     assert "Waiting for 1 function result:" in result.text
     assert "Waiting for a decision on 1 call. Ask the user, unless they decided already:" in result.text
@@ -271,7 +270,8 @@ def test_progress_is_one_line(steps: list[Step], line: str) -> None:
 
 
 def test_arguments_of_any_shape_are_told_about() -> None:
-    for arguments in (None, [], "x", {"path": {"a": 1}}, {"path": "x" * 5000}, {"path": "\n\ud800"}):
+    odd: list[Any] = [None, [], "x", {"path": {"a": 1}}, {"path": "x" * 5000}, {"path": "\n\ud800"}]
+    for arguments in odd:
         for name in ("write_file", "code_execution", "url_fetch", "other"):
             step = Step("function_call", {"id": "a", "name": name, "arguments": arguments})
             assert len(doing(step)) < 120

@@ -144,7 +144,8 @@ class Environments(Protocol):
         ...
 
     async def delete(self, environment_id: str, *, owner: str = "local") -> Json:
-        """Stop and remove it, with every file; returns a receipt."""
+        """Stop and remove it, with every file; returns a receipt: `{"id", "environment_id", "deleted_at", "removed":
+        {"files", "bytes"}}`, the same one when it is deleted again."""
         ...
 
     def lease(

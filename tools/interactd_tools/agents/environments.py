@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 from interactd.nouns import Json
 from interactd.sandbox.environments_port import Environment
 from interactd_tools.answers import places as read
-from interactd_tools.answers.text import answer, call, compact, plural, tokens
+from interactd_tools.answers.text import answer, call, compact, iso, plural, tokens, when
 from interactd_tools.arguments.fields import DEFAULT_TOKENS, Arguments, Cursor, Offset, pack_cursor, refuse
 from interactd_tools.arguments.places import EnvironmentId, FileName
 from interactd_tools.context import Annotations, CallContext, ToolResult
@@ -221,16 +221,22 @@ async def delete_environment(args: DeleteEnvironment, ctx: CallContext) -> ToolR
     """Delete a workspace with every file in it, for good; what runs in it is stopped. Artifacts of finished turns stay
     with their sessions. It cannot be undone: be sure that the user wants it."""
     receipt = await ctx.engine.environments.delete(args.environment_id, owner=ctx.caller.owner)
-    gone = str(receipt.get("environment_id") or receipt.get("id") or args.environment_id)
-    facts = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in receipt.items() if _is_count(value))
+    removed: dict[str, int] = receipt["removed"]
+    at = receipt["deleted_at"]
+    counts = ", ".join(plural(count, name.removesuffix("s")) for name, count in removed.items())
     return ToolResult(
-        answer(f"deleted · environment {gone}", f"Removed: {facts}." if facts else "", "Next: list_environments()"),
-        {"environment_id": gone, "removed": {name: value for name, value in receipt.items() if _is_count(value)}},
+        answer(
+            f"deleted · environment {receipt['environment_id']} · receipt {receipt['id']} · {when(at)}",
+            f"Removed: {counts}.",
+            "Next: list_environments()",
+        ),
+        {
+            "environment_id": receipt["environment_id"],
+            "receipt_id": receipt["id"],
+            "deleted_at": iso(at),
+            "removed": removed,
+        },
     )
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 TOOLS = (create_environment, list_environments, get_environment, fork_environment, delete_environment)

@@ -255,10 +255,12 @@ def _then(result: Result, view: View) -> str:
     one = result.interaction
     if one.status in ("queued", "in_progress") and is_agents(one):
         return f"{written}, or {call('cancel_interaction', {'interaction_id': one.id})}"
-    return f"{written}, or {_write(_go_on(one))}" if one.terminal and view.artifacts else written
+    if not one.terminal or not view.artifacts:
+        return written
+    return f"{written}, or {_write(_fetch(one, view) if one.status == 'failed' else _go_on(one))}"
 
 
-def _next(result: Result, view: View | None = None) -> Json:
+def _next(result: Result, view: View) -> Json:
     one = result.interaction
     if one.status in ("queued", "in_progress"):
         return {"tool": "get_interaction", "arguments": {"interaction_id": one.id, "wait_s": 30}}
@@ -270,12 +272,14 @@ def _next(result: Result, view: View | None = None) -> Json:
         return {"tool": "respond", "arguments": {"interaction_id": one.id, "results": results}}
     if one.status == "failed":
         return _after_failure(one)
-    if view is not None and view.artifacts:
-        arguments: Json = {"interaction_id": one.id}
-        if len(view.artifacts) == 1:
-            arguments["name"] = files.named(view.artifacts[0])
-        return {"tool": "fetch_artifacts", "arguments": arguments}
-    return _go_on(one)
+    return _fetch(one, view) if view.artifacts else _go_on(one)
+
+
+def _fetch(one: Interaction, view: View) -> Json:
+    arguments: Json = {"interaction_id": one.id}
+    if len(view.artifacts) == 1:
+        arguments["name"] = files.named(view.artifacts[0])
+    return {"tool": "fetch_artifacts", "arguments": arguments}
 
 
 def _go_on(one: Interaction) -> Json:

@@ -36,7 +36,7 @@ def about(one: Environment) -> str:
         lines.append("Workspace: " + ", ".join(size))
     if one.forked_from:
         lines.append(f"Forked from {one.forked_from}.")
-    lines.append("Network: " + network(one).removeprefix("network "))
+    lines.append("Network: " + network(one).removeprefix("network").lstrip(": "))
     if one.sources:
         lines += ["Sources:", *(f"- {_source(source)}" for source in one.sources[:_MOST])]
         if len(one.sources) > _MOST:
@@ -85,9 +85,9 @@ def _size(one: Environment) -> Sequence[str]:
 
 
 def _source(source: Json) -> str:
-    what = source.get("source") or ("text" if source.get("content") is not None else "nothing")
+    what = f" {source['source']}" if source.get("source") else ""
     target = f" at {source['target']}" if source.get("target") else ""
-    return one_line(safe(f"{source.get('type')}: {what}{target}"), 200)
+    return one_line(safe(f"{source.get('type')}{what}{target}"), 200)
 
 
 def _variable(name: str, value: Any) -> str:

@@ -23,8 +23,9 @@ from interactd.faces.mcp.resources.watching import Watching
 HOUR_MS: Final = 3_600_000
 
 INSTRUCTIONS: Final = """\
-interactd keeps durable conversations with models on this machine. Everything is addressed by ids that stay valid \
-after a restart of the client, of the daemon and of the machine, until their TTL (24 h unless told) has passed.
+interactd keeps durable conversations with models on this machine, and runs agents in sandboxes. Everything is \
+addressed by ids that stay valid after a restart of the client, of the daemon and of the machine, until their TTL \
+(24 h unless told) has passed.
 
 1. create_session gives a session_id. send_turn(session_id, input) answers when the turn is done. The session \
 remembers its turns: never send the history again.
@@ -34,7 +35,9 @@ itself. Call get_interaction(interaction_id) to wait for it, as often as needed;
 cancelled: the text says why and what to do.
 4. One turn at a time in a session: a second one is a conflict, unless if_busy is queue. To try another way from an \
 earlier point, fork_session; the original stays as it is.
-5. Lost an id? list_sessions or search_history finds it. Ids may be shortened to any unique prefix.
+5. For a task instead of a conversation, run_agent_background(input): an agent works on it with code and files, also \
+when this client is gone. get_interaction tells how far it is and waits for it; fetch_artifacts gets its files.
+6. Lost an id? list_sessions or search_history finds it. Ids may be shortened to any unique prefix.
 
 Every result ends with the next call to make. Errors read `code: what was wrong. What to do next.` and can be acted on \
 as they stand. delete_session is final."""

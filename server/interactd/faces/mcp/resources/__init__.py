@@ -1,1 +1,1 @@
-"""Sessions and interactions as MCP resources: listing, reading, watching, completing their ids."""
+"""Sessions, interactions and artifacts as MCP resources: listing, reading, watching, completing their ids."""

@@ -14,7 +14,7 @@ MAX_VALUES = 100
 
 
 class Completion:
-    """Ids of recent sessions and of their newest turns."""
+    """Ids of recent sessions and of their newest turns; names of a turn's files."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -29,4 +29,10 @@ class Completion:
             typed = params.argument.value.strip().lower()
             # With or without the prefix, as everywhere.
             values = [i for i in found if i and (i.startswith(typed) or i.partition("_")[2].startswith(typed))]
+        elif isinstance(params.ref, types.ResourceTemplateReference) and wanted == "name":
+            given = (params.context.arguments or {}) if params.context else {}
+            if interaction_id := given.get("interaction_id"):
+                files = await self._engine.artifacts(interaction_id, caller=caller_of(ctx))
+                names = [file.name for file in files if file.name.startswith(params.argument.value)]
+                values = names[:MAX_VALUES]
         return complete(ctx, {"completion": {"values": values, "total": len(values), "hasMore": False}})

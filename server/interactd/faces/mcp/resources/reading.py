@@ -10,7 +10,14 @@ from mcp.server.context import ServerRequestContext
 from interactd.engine.port import Engine
 from interactd.faces.mcp.connections import caller_of, complete
 from interactd.faces.mcp.resources import transcripts
-from interactd.faces.mcp.resources.uris import INTERACTION_TEMPLATE, SESSION_TEMPLATE, parse, session_uri
+from interactd.faces.mcp.resources.files import Files
+from interactd.faces.mcp.resources.uris import (
+    ARTIFACT_TEMPLATE,
+    INTERACTION_TEMPLATE,
+    SESSION_TEMPLATE,
+    parse,
+    session_uri,
+)
 from interactd.faces.wire import iso
 from interactd.nouns import Json, Session
 
@@ -34,28 +41,41 @@ _TEMPLATES: list[Json] = [
         "description": "One interaction with all its steps as Markdown; can be subscribed to.",
         "mimeType": MARKDOWN,
     },
+    {
+        "uriTemplate": ARTIFACT_TEMPLATE,
+        "name": "artifact",
+        "title": "A file an agent made",
+        "description": "One file of an agent's finished turn, as it was then: text, or base64 where it is none.",
+    },
 ]
 
 
 class Reading:
-    """Sessions and interactions as Markdown."""
+    """Sessions and interactions as Markdown, artifacts as they are."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._files = Files(engine)
 
     async def list(self, ctx: Context, params: types.PaginatedRequestParams | None) -> Any:
-        """The most recent sessions, on one page: hosts read all pages at their start, and nobody wants thousands."""
-        page = await self._engine.list_sessions(limit=RECENT, caller=caller_of(ctx))
-        return complete(ctx, {"resources": [_resource(session) for session in page.items]})
+        """The most recent sessions and the files that agents left in them, on one page: hosts read all pages at their
+        start, and nobody wants thousands."""
+        caller = caller_of(ctx)
+        page = await self._engine.list_sessions(limit=RECENT, caller=caller)
+        made = await self._files.recent(page.items, caller)
+        return complete(ctx, {"resources": [*(_resource(session) for session in page.items), *made]})
 
     async def templates(self, ctx: Context, params: types.PaginatedRequestParams | None) -> Any:
-        """The two forms of URI."""
+        """The forms of URI."""
         return complete(ctx, {"resourceTemplates": _TEMPLATES})
 
     async def read(self, ctx: Context, params: types.ReadResourceRequestParams) -> Any:
-        """A transcript. Reading one does not mark its result as read: that is for who waits for it."""
+        """A transcript, or a file. Reading one does not mark its result as read: that is for who waits for it."""
         target = parse(params.uri)
         caller = caller_of(ctx)
+        if target.kind == "artifact":
+            content = await self._files.read(target.id, target.name, caller)
+            return complete(ctx, {"contents": [{"uri": params.uri, **content}]})
         if target.kind == "session":
             session, turns = await self._engine.transcript(
                 target.id, limit=target.limit, before=target.before, caller=caller

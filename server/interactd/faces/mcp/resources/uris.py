@@ -1,4 +1,4 @@
-"""`interactd://sessions/{id}` and `interactd://interactions/{id}`."""
+"""`interactd://sessions/{id}`, `interactd://interactions/{id}` and `interactd://artifacts/{interaction_id}/{name}`."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from interactd.errors import InvalidArgument
 
 SESSION_TEMPLATE = "interactd://sessions/{session_id}{?before,limit}"
 INTERACTION_TEMPLATE = "interactd://interactions/{interaction_id}"
+ARTIFACT_TEMPLATE = "interactd://artifacts/{interaction_id}/{+name}"
 MAX_TURNS = 100
 TURNS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a URI names, and for a session which part of it."""
+    """What a URI names, for a session which part of it, and for an artifact which of the interaction's."""
 
-    kind: Literal["session", "interaction"]
+    kind: Literal["session", "interaction", "artifact"]
     id: str
     before: str | None = None
     limit: int = TURNS
+    name: str = ""
 
 
 def session_uri(session_id: str, before: str | None = None) -> str:
@@ -44,14 +46,16 @@ def parse(uri: str) -> Target:
         parts = urlsplit(uri)
     except ValueError:
         parts = urlsplit("")
+    if parts.scheme == "interactd" and parts.netloc == "artifacts":
+        return _artifact(uri, parts.path)
     number = unquote(parts.path).strip("/")
     query = dict(parse_qsl(parts.query))
     unknown = sorted(query.keys() - {"before", "limit"})
     if parts.scheme != "interactd" or parts.netloc not in {"sessions", "interactions"} or not number or "/" in number:
         raise InvalidArgument(
             f"there is no resource {uri[:200]!r}",
-            repair="Resources are interactd://sessions/{session_id} and interactd://interactions/{interaction_id}; "
-            "resources/list and the tool list_sessions give the ids.",
+            repair="Resources are interactd://sessions/{session_id}, interactd://interactions/{interaction_id} and "
+            "interactd://artifacts/{interaction_id}/{name}; resources/list and the tool list_sessions give the ids.",
             field="uri",
         )
     if parts.netloc == "interactions":
@@ -62,3 +66,14 @@ def parse(uri: str) -> Target:
     if not limit.isdecimal() or not 1 <= int(limit[:9]) <= MAX_TURNS:
         raise InvalidArgument(f"uri: limit is a number from 1 to {MAX_TURNS}, got {limit[:20]!r}", field="uri")
     return Target("session", number, query.get("before"), int(limit))
+
+
+def _artifact(uri: str, path: str) -> Target:
+    number, _, name = path.removeprefix("/").partition("/")
+    if not number or not name:
+        raise InvalidArgument(
+            f"there is no resource {uri[:200]!r}",
+            repair="An artifact is interactd://artifacts/{interaction_id}/{name}; fetch_artifacts lists them.",
+            field="uri",
+        )
+    return Target("artifact", unquote(number), name=unquote(name))
