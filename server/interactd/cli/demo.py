@@ -36,6 +36,12 @@ from interactd import __version__, paths
 FIRST_TURN = "My name is Ada and my lucky number is 7421. Please remember both."
 SECOND_TURN = "What is my lucky number?"
 MEMORY = "7421"
+TASK = (
+    "Compute the sum of the squares of the numbers from 1 to 100 with Python, write it to result.txt, "
+    "then read the file back."
+)
+ARTIFACT = "result.txt"
+RESULT = "338350"
 
 
 @dataclass
@@ -45,6 +51,7 @@ class Demo:
     console: Console
     home: Path
     model: str
+    sandbox: bool
     client: Client | None = None
     streamed: list[str] = field(default_factory=list[str])
 
@@ -147,12 +154,39 @@ class Demo:
                 raise DemoFailed(f"the answer does not contain {MEMORY}: {answer!r}")
             self.fact("memory", Text(f"{MEMORY} came from the turn before the kill", style="green"))
 
-            self.step(5, "What the store holds")
+            if self.sandbox:
+                await self.work()
+
+            self.step(6 if self.sandbox else 5, "What the store holds")
             text, _, _ = await self.call("search_history", query="lucky number")
             for line in text.splitlines():
                 indent = len(line) - len(line.lstrip())
                 self.console.print(Padding(Text(line.lstrip(), style="dim"), (0, 0, 0, 3 + indent), expand=False))
         self.client = None
+
+    async def work(self) -> None:
+        """Give the built-in agent a small real task, and get its file back."""
+        self.step(5, "The built-in agent computes, writes a file in a sandbox, and hands it back")
+        self.fact("task", TASK)
+        text, fields, seconds = await self.call("run_agent_background", input=TASK, model=self.model)
+        self.fact("handle", f"{fields['interaction_id']} after {seconds:.2f} s; the work goes on in the daemon")
+        while fields.get("status") in {"queued", "in_progress"}:
+            text, fields, more = await self.call("get_interaction", interaction_id=fields["interaction_id"], wait_s=45)
+            seconds += more
+        if fields.get("status") != "completed":
+            raise DemoFailed(f"the agent ended {fields.get('status')}: {text}")
+        page, _, _ = await self.call("get_session", session_id=fields["session_id"], response_format="detailed")
+        for line in page.partition("[user]")[2].partition("\nNext:")[0].splitlines()[2:]:
+            self.console.print(Padding(Text(line, style="dim"), (0, 0, 0, 5)))
+        self.fact("sandbox", str(fields.get("sandbox")))
+        self.fact("time", f"{seconds:.1f} s, status completed")
+        name = ARTIFACT
+        content, _, _ = await self.call("fetch_artifacts", interaction_id=fields["interaction_id"], name=name)
+        if RESULT not in content:
+            raise DemoFailed(f"{name} does not hold {RESULT}: {content!r}")
+        listed: list[dict[str, Any]] = fields.get("artifacts") or []
+        sha = next((each["sha256"] for each in listed if each["name"] == name), "?")
+        self.fact("artifact", Text(f"{name} holds {RESULT}, sha256 {sha[:16]}…", style="green"))
 
 
 class DemoFailed(Exception):
@@ -166,17 +200,22 @@ async def _ignore_progress(progress: float, total: float | None, message: str | 
 def run(model: str = "embedded") -> int:
     """Run the demo and return the exit code: 0 when everything it promises was seen."""
     console = Console(highlight=False)
-    console.print(f"[bold]interactd {__version__}[/]: durable sessions over MCP, on your own machine")
+    console.print(f"[bold]interactd {__version__}[/]: durable sessions and agents over MCP, on your own machine")
     if model == "embedded" or model.startswith("embedded/"):
         from interactd.cli.setup import ensure_weights
 
         code = ensure_weights(console)
         if code:
             return code
+    from interactd.cli.sandbox import ensure_sandbox
+
+    sandbox = ensure_sandbox(console)
+    if not sandbox:
+        console.print("[yellow]No sandbox, so the agent's part is left out.[/]")
     mine = paths.find()
     home = Path(tempfile.mkdtemp(prefix="interactd-demo-"))
     os.environ.setdefault("INTERACTD_WEIGHTS", str(mine.weights))
-    demo = Demo(console, home, model)
+    demo = Demo(console, home, model, sandbox)
     failures: list[BaseException] = []
     try:
         anyio.run(demo.run)

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from interactd import paths
 from interactd.cli.main import print_json, report
+from interactd.cli.sandbox import ensure_sandbox
 from interactd.errors import InteractdError, NotSetUp
 from interactd.models.embedded import setup as weights
 from interactd.models.embedded.settings import EmbeddedSettings
@@ -34,8 +35,11 @@ def setup(args: argparse.Namespace) -> int:
         if answer.strip().lower() in {"n", "no"}:
             return 1
     place = fetch(console, entry.name, settings)
+    sandbox = ensure_sandbox(console)
     if args.json:
-        print_json({"model": entry.name, "path": str(place), "bytes": entry.bytes, "sha256": entry.sha256})
+        print_json(
+            {"model": entry.name, "sandbox": sandbox, "path": str(place), "bytes": entry.bytes, "sha256": entry.sha256}
+        )
     else:
         # `embedded` alone can mean another one: see docs/embedded.md.
         named = f"embedded/{entry.name}" if args.model else "embedded"
