@@ -113,7 +113,8 @@ class LocalEnvironments:
         """Stop what was idle too long, and remove what expired. Called every 15 s."""
         now = self._clock()
         for place in list(self._places.values()):
-            if not place.lock.locked() and place.used_at + self._idle_s <= now:
+            # With nobody waiting, the lock is had at once: this never waits for a run.
+            if not (place.lock.locked() or place.waiting) and place.used_at + self._idle_s <= now:
                 async with place.lock:
                     await place.stop()
                 if not place.waiting:
