@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 
 from interactd.errors import InvalidArgument
 from interactd.models.embedded.calls import agent, protocol
-from interactd.models.embedded.calls.progress import turn
+from interactd.models.embedded.calls.progress import turn, without_dead_end
 from interactd.models.embedded.settings import EmbeddedSettings
 from interactd.models.port import ModelRequest
 from interactd.nouns import Json, Step, text_content
@@ -61,7 +61,7 @@ def plan(request: ModelRequest, settings: EmbeddedSettings) -> Plan:
         temperature=_temperature(request, working=working),
         max_output_tokens=request.config.max_output_tokens or settings.max_output_tokens,
     )
-    steps = _plain(request.steps, tools, working=working)
+    steps = _plain(without_dead_end(request.steps) if working else request.steps, tools, working=working)
     plain = replace(request, steps=steps, system_instruction=system, tools=[], config=config)
     if not tools or choice == "none":
         return Plan(plain, None, None)

@@ -16,23 +16,25 @@ from typing import Any, Literal
 
 from interactd.models.embedded.calls import protocol
 from interactd.models.embedded.calls.gbnf import literal
-from interactd.models.embedded.calls.progress import Turn, turn
+from interactd.models.embedded.calls.progress import ANY, Turn, turn
 from interactd.nouns import Json, Step, text_content
 
 _INSTRUCTIONS = 1_200
 _CLIPPED = 600
 _LANGUAGES = {"python": "python", "bash": "bash", "sh": "bash"}
 _NUMBERED = re.compile(r"^ *\d+\t", re.MULTILINE)
+_REMARK = re.compile(r"\n\[You (?:have|made) [^\]\n]*\]")
 _ERROR_LINES = 8
 _FENCED = re.compile(r"```[a-z]*\n(.*?)\n?```\s*\Z", re.DOTALL)
 _LINE = r"""line ::= ([^`\n] [^\n]{0,160} | "`" ([^`\n] [^\n]{0,160})? | "``" ([^`\n] [^\n]{0,160})?)? "\n" """.strip()
-_LINES = "{1,40}"
+_LINES = "{0,40}"
 """A small model that repeats itself inside a fence would go on for ever."""
+_FILLED = r'filled ::= [^`\n \t] [^\n]{0,160} "\n"'
 _WORDS = r"words ::= [^\n]{1,300}"
 _PATH = r"path ::= [A-Za-z0-9_./-]{1,120}"
 
 _HOW = """You work in the folder /workspace. The first word of each reply is {words}.
-RUN runs a Python or bash program and shows what it prints. Python has only its standard library.
+RUN runs a Python or bash program and shows what it prints. Use only Python's standard library, never pandas or numpy.
 {others}
 ANSWER ends the work: say the result in one sentence.
 
@@ -121,21 +123,19 @@ def grammar(tools: list[Json], choice: Literal["auto", "any"], steps: Sequence[S
     end = literal("```")
     writable = now.writable()
     calls = {
-        "code_execution": f'"RUN\\n```" ("python" | "bash") "\\n" line{_LINES} {end}',
-        "write_file": f'"WRITE " {_either(writable)} "\\n" {fence} line{_LINES} {end}',
-        "view_file": f'"READ " {_either(now.unseen() if now.complete else [])}',
+        "code_execution": f'"RUN\\n```" ("python" | "bash") "\\n" filled line{_LINES} {end}',
+        "write_file": f'"WRITE " {_either(writable)} "\\n" {fence} filled line{_LINES} {end}',
+        "view_file": f'"READ " {_either(now.readable())}',
         "list_dir": '"LIST"',
         "url_fetch": r'"FETCH http" "s"? "://" [!-~]{1,200}',
         "answer": rf'{literal(ANSWER)} words ("\n" words?){{0,24}}',
     }
-    return (
-        "\n".join([f"root ::= {' | '.join(calls[name] for name in calls if name in sensible)}", _LINE, _PATH, _WORDS])
-        + "\n"
-    )
+    root = " | ".join(calls[name] for name in calls if name in sensible)
+    return "\n".join([f"root ::= {root}", _LINE, _FILLED, _PATH, _WORDS]) + "\n"
 
 
 def _either(paths: list[str]) -> str:
-    if not paths or "*" in paths:
+    if not paths or ANY in paths:
         return "path"
     return f"({' | '.join(literal(path) for path in paths)})"
 
@@ -194,28 +194,35 @@ def render_result(step: Step, now: Turn) -> str:
         "url_fetch": "FETCH",
     }
     name = words.get(str(step.body.get("name")), "the call")
-    text = protocol.render_result(step).partition("\n")[2]
+    text = _REMARK.sub("", protocol.render_result(step).partition("\n")[2])
     if step.body.get("is_error"):
         return f"ERROR of {name}:\n{_last(text)}\n\nCorrect the mistake and try again.{_advice(text)}"
     todo = _todo(now)
     last = now.calls[-1] if now.calls else None
     if name == "RUN" and last is not None and last.silent:
-        seen = "READ the file to see it." if now.complete else "Use print() to see a value."
+        seen = (
+            f"READ {now.readable()[-1]} to see it."
+            if now.complete and now.readable()
+            else "Use print() to see a value."
+        )
         return f"RESULT of RUN: it ran well and printed nothing. {todo if now.unfinished else seen}"
     if name == "WRITE":
         return f"RESULT of WRITE: the file is written. {todo}"
     if name == "READ":
         text = _NUMBERED.sub("", text)
+    if name == "LIST":
+        text = f"{len(text.splitlines())} entries:\n{text}"
     return f"RESULT of {name}:\n{text}\n\n{todo}"
 
 
 def _todo(now: Turn) -> str:
     if not now.unfinished:
         return "If the task is done, ANSWER with the result."
-    read = [call for call in now.calls[-1:] if call.name == "view_file"]
-    using = f" that opens {read[0].arguments.get('path')}" if read else ""
-    using += f"{' and' if using else ' that'} writes {' and '.join(now.left)}" if now.left else ""
-    return f"The task is not done yet. RUN a program{using or ' that does it'}."
+    reads = [name for name in now.files if name not in now.outputs]
+    writes = [name for name in now.outputs if name in now.left]
+    what = f" that opens {' and '.join(reads)}" if reads else ""
+    what += f"{' and' if what else ' that'} writes {' and '.join(writes)}" if writes else ""
+    return f"The task is not done yet. RUN a program{what or ' that does it'}."
 
 
 def _last(text: str) -> str:

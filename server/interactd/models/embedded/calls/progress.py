@@ -22,7 +22,11 @@ _DEMANDS = 6
 """Calls after which nothing is demanded any more."""
 _RETRIES = 3
 _MISSING_MODULE = re.compile(r"No module named")
-_TO = r"\b(?:to|into|as|named|called|make|makes|making|creates?|creating|writes?|files?)(?: (?:the|a|an|new|empty|file|named|called|it))* "
+_TO = (
+    r"\b(?:to|into|as|named|called|mak(?:e|es|ing)|creat(?:e|es|ing)|writes?)"
+    r"(?: (?:the|a|an|new|empty|file|named|called))* "
+)
+_ABOUT_FILES = re.compile(r"\b(files?|folders?|director\w+|data|table|then)\b|\.\w", re.IGNORECASE)
 ANY = "*"
 _URL = re.compile(r"https?://\S+")
 _FILE = re.compile(r"(?<![\w./@-])(?:/workspace/)?((?:[\w-]+/)*[\w-]*\w\.[A-Za-z]\w{0,5})(?![\w/@])")
@@ -147,6 +151,8 @@ class Turn:
             if last.name != "list_dir" and not _MISSING_MODULE.search(last.output or ""):
                 again.add("list_dir")
             return again if self.unfinished else {*again, "answer"}
+        if self._told():
+            return {"answer"}
         if self.complete:
             return {"answer", *looks, *(["code_execution"] if last.silent and not looks else [])}
         offered = {"code_execution", "url_fetch", *looks}
@@ -156,6 +162,12 @@ class Turn:
         if (ran or not self.computes) and self.writable():
             offered.add("write_file")
         return offered if self.unfinished else {*offered, "answer"}
+
+    def _told(self) -> bool:
+        """Whether a program has printed what was asked for, and the task is not about files."""
+        last = self.calls[-1]
+        ran = last.name == "code_execution" and not last.silent
+        return ran and self.computes and not self.unfinished and not _ABOUT_FILES.search(self.task)
 
     def _first(self) -> set[str]:
         first = {"code_execution", "url_fetch", *(["view_file"] if self.readable() else [])}
@@ -167,7 +179,10 @@ class Turn:
 
     def writable(self) -> list[str]:
         """Return the task's files that may still be written, "*" for any; once a file was written, not it again."""
-        return self.left or ([] if any(call.name == "write_file" for call in self.calls) else [ANY])
+        wanted = self.outputs or self.left
+        return [name for name in wanted if name in self.left] or (
+            [] if any(call.name == "write_file" for call in self.calls) else [ANY]
+        )
 
     def readable(self) -> list[str]:
         """Return the task's files that no READ has shown and that can be there, "*" for any if it names none."""
@@ -198,6 +213,25 @@ def turn(steps: Sequence[Step]) -> Turn:
                 )
             )
     return now
+
+
+def without_dead_end(steps: Sequence[Step]) -> list[Step]:
+    """Leave out the failed calls of a turn once one was made twice: a model that reads its mistake copies it."""
+    now = turn(steps).calls
+    if len(now) < 2 or not now[-1].failed or not now[-2].failed or now[-1].text != now[-2].text:
+        return list(steps)
+    start = max(number for number, step in enumerate(steps) if step.type == "user_input")
+    failed = {
+        str(step.body.get("call_id"))
+        for step in steps[start:]
+        if step.type == "function_result" and step.body.get("is_error")
+    }
+    dead = {"function_call": "id", "function_result": "call_id"}
+    return [
+        step
+        for number, step in enumerate(steps)
+        if number < start or step.type not in dead or str(step.body.get(dead[step.type])) not in failed
+    ]
 
 
 def _words(result: Any) -> str:
