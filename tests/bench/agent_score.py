@@ -83,7 +83,9 @@ TASKS = [
         "then read the file back.",
         lambda f, a: number(f, "result.txt", 338350),
     ),
-    Task("power", "Compute 2 to the power of 64 and write it to power.txt.", lambda f, a: number(f, "power.txt", 2**64)),
+    Task(
+        "power", "Compute 2 to the power of 64 and write it to power.txt.", lambda f, a: number(f, "power.txt", 2**64)
+    ),
     Task("product", "What is 1234 * 5678? Compute it with Python.", lambda f, a: says(a, "7006652")),
     Task(
         "factorial",
@@ -105,7 +107,12 @@ TASKS = [
         "Write a file colors.txt with three lines: red, green, blue. One word on each line.",
         lambda f, a: lines(f, "colors.txt") == ["red", "green", "blue"],
     ),
-    Task("read_secret", "What is the word in secret.txt?", lambda f, a: says(a, "marmalade"), {"secret.txt": "marmalade\n"}),
+    Task(
+        "read_secret",
+        "What is the word in secret.txt?",
+        lambda f, a: says(a, "marmalade"),
+        {"secret.txt": "marmalade\n"},
+    ),
     Task(
         "count_files",
         "How many files are in the folder /workspace?",
@@ -126,7 +133,8 @@ TASKS = [
     ),
     Task(
         "column_sum",
-        "The file data.csv has the columns name and amount. Compute the sum of the amount column and write it to sum.txt.",
+        "The file data.csv has the columns name and amount. "
+        "Compute the sum of the amount column and write it to sum.txt.",
         lambda f, a: number(f, "sum.txt", 100),
         {"data.csv": DATA},
     ),
@@ -148,7 +156,8 @@ TASKS = [
     ),
     Task(
         "json",
-        'Write a file user.json with a JSON object that has the keys "name" with the value "Ada" and "age" with the value 36.',
+        "Write a file user.json with a JSON object that has the keys "
+        '"name" with the value "Ada" and "age" with the value 36.',
         lambda f, a: parsed(f, "user.json") == {"name": "Ada", "age": 36},
     ),
     Task(
@@ -249,11 +258,12 @@ async def main() -> int:
                 for seed in range(args.first_seed, args.first_seed + args.seeds):
                     good, shown, seconds, calls = await run_one(application, task, args.model, seed, show=args.show)
                     total, solved = total + 1, solved + good
-                    print(f"{'ok  ' if good else 'FAIL'} {task.name:<13} seed {seed} {calls} calls {seconds:5.1f} s  {shown}")
+                    verdict = "ok  " if good else "FAIL"
+                    print(f"{verdict} {task.name:<13} seed {seed} {calls} calls {seconds:5.1f} s  {shown}")
                     sys.stdout.flush()
         finally:
             await application.aclose()
-    print(f"{args.model}: {solved} of {total} solved ({len(TASKS)} tasks, {args.seeds} seeds)")
+    print(f"{args.model}: {solved} of {total} runs solved ({args.seeds} seeds)")
     return 0
 
 

@@ -234,8 +234,9 @@ def _last(text: str) -> str:
 def _advice(text: str) -> str:
     if missing := re.search(r"No module named '?([\w-]+)", text):
         return (
-            f" {missing[1]} is not there and cannot be had. Write the program without it:"
-            " `import csv` and `csv.DictReader(file)` read a table, `float(row[name])` makes a number."
+            f" {missing[1]} is not there and cannot be had; do without it. A table is read like this:\n"
+            "import csv\nwith open(path) as file:\n"
+            "    for row in csv.DictReader(file):\n        number = float(row[column])"
         )
     if "FileNotFoundError" in text or "No such file" in text or "no such file" in text:
         return " LIST shows which files there are."

@@ -147,8 +147,9 @@ class Turn:
             return self._first()
         looks = {"view_file"} if self.readable() else set[str]()
         if last.failed:
-            again = {"code_execution", *looks}
-            if last.name != "list_dir" and not _MISSING_MODULE.search(last.output or ""):
+            missing = _MISSING_MODULE.search(last.output or "") is not None
+            again = {"code_execution", *(set[str]() if missing else looks)}
+            if last.name != "list_dir" and not missing:
                 again.add("list_dir")
             return again if self.unfinished else {*again, "answer"}
         if self._told():
@@ -185,9 +186,12 @@ class Turn:
         )
 
     def readable(self) -> list[str]:
-        """Return the task's files that no READ has shown and that can be there, "*" for any if it names none."""
+        """Return the task's files that no READ has shown and that can be there, "*" for any if it names none.
+
+        Without a name a small model makes one up, so it must have looked around first.
+        """
         if not self.files:
-            return [ANY]
+            return [ANY] if any(not call.failed for call in self.calls) and not self.calls[-1].failed else []
         seen = [call for call in self.calls if call.name == "view_file"]
         absent = [name for name in self.outputs if name in self.left]
         names = [name for name in self.files if name not in absent]

@@ -1,0 +1,144 @@
+"""The text form of an agent's calls: what is written can be read back, and what may come next follows from the turn."""
+
+from __future__ import annotations
+
+import pytest
+
+from interactd.models.embedded.calls import agent
+from interactd.models.embedded.calls.progress import MAX_CALLS, turn, without_dead_end
+from interactd.nouns import Json, Step, text_content, user_input
+
+TOOLS: list[Json] = [
+    {"type": "function", "name": name}
+    for name in ("code_execution", "delete_file", "list_dir", "url_fetch", "view_file", "write_file")
+]
+TASK = "Compute the sum of the amount column of data.csv and write it to sum.txt."
+
+
+def call(number: int, name: str, **arguments: str) -> Step:
+    return Step("function_call", {"id": f"call_{number}", "name": name, "arguments": arguments})
+
+
+def result(number: int, name: str, text: str, *, error: bool = False) -> Step:
+    return Step(
+        "function_result",
+        {"call_id": f"call_{number}", "name": name, "result": [text_content(text)], "is_error": error},
+    )
+
+
+def asked(text: str) -> Step:
+    return user_input(text)
+
+
+def ran(number: int, code: str, text: str, *, error: bool = False) -> list[Step]:
+    return [
+        call(number, "code_execution", language="python", code=code),
+        result(number, "code_execution", text, error=error),
+    ]
+
+
+def root(*steps: Step) -> str:
+    return agent.grammar(TOOLS, "auto", steps).partition("\n")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("code_execution", {"language": "python", "code": "for n in range(3):\n    print(n)"}),
+        ("code_execution", {"language": "bash", "code": "ls -l"}),
+        ("write_file", {"path": "notes/a.txt", "content": "one\n\ntwo\n"}),
+        ("view_file", {"path": "a.txt"}),
+        ("list_dir", {}),
+        ("url_fetch", {"url": "https://example.org/"}),
+    ],
+)
+def test_a_call_that_is_written_is_read_back_the_same(name: str, arguments: dict[str, str]) -> None:
+    assert agent.parse(agent.render_call(call(1, name, **arguments))) == (name, arguments)
+
+
+@pytest.mark.parametrize("text", ["RUN\n```python\nprint(1)", "WRITE a.txt\n```\nhalf", "READ ", "Hello"])
+def test_what_was_cut_off_is_no_call(text: str) -> None:
+    assert agent.parse(text) is None
+
+
+def test_small_talk_may_be_answered_at_once() -> None:
+    assert "ANSWER" in root(asked("Hello, who are you?"))
+
+
+def test_a_task_with_a_computation_begins_with_a_program_and_not_with_an_answer_or_a_guess() -> None:
+    first = root(asked(TASK))
+    assert "RUN" in first
+    assert "ANSWER" not in first
+    assert "WRITE" not in first
+
+
+def test_only_files_that_can_be_there_are_offered_for_reading() -> None:
+    assert '"READ " ("data.csv")' in root(asked(TASK))
+
+
+def test_an_answer_may_come_once_the_named_files_were_dealt_with() -> None:
+    half = ran(1, "print(open('data.csv').read())", "a,b")
+    assert "ANSWER" not in root(asked(TASK), *half)
+    whole = ran(2, "open('sum.txt', 'w').write(str(total)); print(total)", "100")
+    done = root(asked(TASK), *half, *whole)
+    assert "ANSWER" in done
+    assert "WRITE" not in done
+
+
+def test_after_an_error_it_must_try_again_and_after_three_it_may_give_up() -> None:
+    steps = [asked(TASK), *ran(1, "open('data.csv'); a", "NameError: a", error=True)]
+    assert "ANSWER" not in root(*steps)
+    steps += ran(2, "open('data.csv'); b", "NameError: b", error=True)
+    steps += ran(3, "open('data.csv'); c", "NameError: c", error=True)
+    assert "ANSWER" in root(*steps)
+
+
+def test_a_file_that_was_written_is_not_written_again() -> None:
+    steps = [
+        asked("Make a file hello.txt with the text Hi"),
+        call(1, "write_file", path="hello.txt", content="Hi\n"),
+        result(1, "write_file", "Wrote hello.txt: 1 lines, 3 bytes."),
+    ]
+    assert "WRITE" not in root(*steps)
+    shown = agent.render_result(steps[-1], turn(steps))
+    assert "bytes" not in shown
+    assert "ANSWER" in shown
+
+
+def test_the_same_call_twice_or_too_many_calls_leave_only_the_answer() -> None:
+    again = [*ran(1, "print(1)", "1"), *ran(2, "print(1)", "1")]
+    assert root(asked("Look around"), *again).startswith('root ::= "ANSWER')
+    many = [step for number in range(MAX_CALLS) for step in ran(number, f"print({number})", "1")]
+    assert root(asked("Look around"), *many).startswith('root ::= "ANSWER')
+
+
+def test_a_new_input_begins_a_new_turn() -> None:
+    again = [*ran(1, "print(1)", "1"), *ran(2, "print(1)", "1")]
+    assert "RUN" in root(asked("Look around"), *again, asked("And now count the files"))
+
+
+def test_a_mistake_made_twice_is_left_out_and_what_went_well_stays() -> None:
+    good = ran(1, "print(2)", "2")
+    bad = [*ran(2, "a", "NameError", error=True), *ran(3, "a", "NameError", error=True)]
+    steps = [asked(TASK), *good, *bad]
+    assert without_dead_end(steps) == steps[:3]
+    assert without_dead_end(steps[:5]) == steps[:5]
+
+
+def test_a_missing_module_is_answered_with_what_there_is() -> None:
+    steps = [asked(TASK), *ran(1, "import pandas", "ModuleNotFoundError: No module named 'pandas'", error=True)]
+    shown = agent.render_result(steps[-1], turn(steps))
+    assert "pandas is not there" in shown
+    assert "csv.DictReader" in shown
+
+
+def test_urls_and_abbreviations_are_no_files() -> None:
+    assert turn([asked("Fetch https://example.org/a.html, e.g. now, and write /workspace/out/b.txt")]).files == [
+        "out/b.txt"
+    ]
+
+
+def test_the_beginning_of_the_prompt_is_the_same_bytes_and_short() -> None:
+    text = agent.system(None, TOOLS)
+    assert text == agent.system(None, TOOLS)
+    assert len(text) < 1_200
