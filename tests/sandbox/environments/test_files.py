@@ -234,7 +234,7 @@ async def test_a_hundred_thousand_files_are_listed_captured_and_removed_in_bound
         made = await space.run_python(make, wall_s=100)
         assert made.exit.code == 0, made.output
         began = time.monotonic()
-        assert len(await space.list(recursive=True, limit=200_000)) == folders * 1001
+        assert len(await space.list(recursive=True, limit=200_000)) == min(folders * 1001, 100_000)
         assert len(await space.list(limit=50)) == min(50, folders)
         kept = await space.capture(interaction)
         assert len(kept) == 10_000
