@@ -35,8 +35,8 @@ class Terminal:
     home: Home
     provider: FakeProvider
 
-    async def start(self, *words: str, **env: str) -> asyncio.subprocess.Process:
-        """Start a command without waiting for it."""
+    async def start(self, *words: str, typed: bool = False, **env: str) -> asyncio.subprocess.Process:
+        """Start a command without waiting for it; with `typed` its stdin is a pipe."""
         keys = {"OPENAI_API_KEY": "sk-of-the-terminal", "OPENAI_BASE_URL": self.provider.base_url}
         self.home.root.parent.mkdir(parents=True, exist_ok=True)
         return await asyncio.create_subprocess_exec(
@@ -45,7 +45,7 @@ class Terminal:
             "interactd",
             *words,
             env={**self.home.env, **keys, **env},
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE if typed else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
@@ -59,7 +59,7 @@ class Terminal:
 
     async def run(self, *words: str, **env: str) -> Ran:
         """Run a command to its end."""
-        return await self.finish(await self.start(*words, **env))
+        return await self.finish(await self.start(*words, typed=False, **env))
 
     async def chat(self, text: str, **env: str) -> dict[str, Any]:
         """Send one turn in a session of its own; returns what `--json` printed."""

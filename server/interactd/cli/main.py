@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from interactd import __version__
+from interactd.cli import subcommands
 from interactd.cli.words import for_people, repair, safe
 from interactd.errors import InteractdError
 
@@ -146,6 +147,13 @@ def build_parser() -> argparse.ArgumentParser:
     agents = add("agents", "list agents; show, check or make one", _agents)
     _agent_commands(agents.add_subparsers(title="commands", metavar="COMMAND", dest="agents_command"))
 
+    environments = add("environments", "list the workspaces of agents; show or delete one", _environments)
+    subcommands.environments(
+        environments.add_subparsers(title="commands", metavar="COMMAND", dest="environments_command")
+    )
+    credential = add("credential", "secrets that agents use without seeing them: add, list, remove", _credential)
+    subcommands.credential(credential.add_subparsers(title="commands", metavar="COMMAND", dest="credential_command"))
+
     setup = add("setup", "fetch the embedded model's weights (once; resumes where it stopped)", _setup)
     setup.add_argument(
         "--model", default=None, help="qwen2.5-coder-0.5b (default, 491 MB), qwen2.5-coder-1.5b (1.1 GB)"
@@ -253,6 +261,18 @@ def _models(args: argparse.Namespace) -> int:
     from interactd.cli.machine import models
 
     return models(args)
+
+
+def _environments(args: argparse.Namespace) -> int:
+    from interactd.cli.environments import run
+
+    return run(args)
+
+
+def _credential(args: argparse.Namespace) -> int:
+    from interactd.cli.credentials import run
+
+    return run(args)
 
 
 def _agents(args: argparse.Namespace) -> int:

@@ -47,7 +47,7 @@ def list_sessions(args: argparse.Namespace) -> int:
         (s["id"], ago(s["updated_at"]), str(s["turns"]), s.get("model") or "", _state(s), s.get("title") or "")
         for s in page["items"]
     ]
-    _table(("session", "last used", "turns", "model", "state", "title"), rows)
+    table(("session", "last used", "turns", "model", "state", "title"), rows)
     if page.get("cursor"):
         print(f"more: interactd sessions --cursor {page['cursor']}")
     return 0
@@ -217,7 +217,7 @@ def _marked(snippet: str) -> Text:
     return text
 
 
-def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     """A table on a terminal; tab-separated lines on a pipe, so that cut and awk work."""
     if not sys.stdout.isatty():
         for row in rows:

@@ -16,6 +16,9 @@ _COMMANDS = {
     "delete_session": "interactd delete",
     "create_session": "interactd chat",
     "server_status": "interactd status",
+    "list_environments": "interactd environments",
+    "get_environment": "interactd environments show",
+    "delete_environment": "interactd environments delete",
 }
 _TOOL = re.compile(rf"`?\b({'|'.join(_COMMANDS)})\b(?:\([^()]*\))?`?")
 

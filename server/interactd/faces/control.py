@@ -21,6 +21,7 @@ from interactd.faces.arguments import arguments_of, closest
 from interactd.faces.failures import internal
 from interactd.faces.lines import LineReader, Overlong
 from interactd.nouns import Caller, Json
+from interactd.sandbox.environments_port import Environments
 
 logger = logging.getLogger(__name__)
 
@@ -186,6 +187,32 @@ async def _get_session(control: Control, params: Json, _: Emit) -> Json:
     return {"session": wire.session(session), "turns": [wire.turn(turn) for turn in turns]}
 
 
+def _environment(port: Callable[..., Any]) -> Method:
+    """Make a method of the environments' port callable; they know owners instead of callers."""
+
+    async def method(control: Control, params: Json, _: Emit) -> Any:
+        if "owner" in params:
+            raise InvalidArgument("unknown parameter 'owner'", field="owner")
+        bound = arguments_of(port).bind(params)
+        return await getattr(control.engine.environments, port.__name__)(**bound, owner=control.caller.owner)
+
+    return method
+
+
+async def _list_environments(control: Control, params: Json, _: Emit) -> Json:
+    """One page; `cursor` is where the next begins."""
+    limit = min(max(int(arguments_of(Environments.list).bind(params).get("limit", 50)), 1), 1000)
+    # One more than was asked for tells whether there is a next page.
+    found = await _environment(Environments.list)(control, {**params, "limit": limit + 1}, _)
+    items = [wire.environment(one) for one in found[:limit]]
+    return {"items": items, "cursor": items[-1]["id"] if len(found) > limit else None}
+
+
+async def _delete_environment(control: Control, params: Json, _: Emit) -> Json:
+    receipt = await _environment(Environments.delete)(control, params, _)
+    return {**receipt, "deleted_at": wire.iso(receipt["deleted_at"])}
+
+
 async def _events(control: Control, params: Json, emit: Emit) -> Json:
     bound = arguments_of(Engine.events).bind(params)
     count = 0
@@ -232,4 +259,10 @@ METHODS: dict[str, Method] = {
     "delete_session": _engine(Engine.delete_session),
     "search": _engine(Engine.search),
     "models": _engine(Engine.models),
+    "artifacts": _engine(Engine.artifacts),
+    "zip_artifacts": _engine(Engine.zip_artifacts),
+    "list_environments": _list_environments,
+    "get_environment": _environment(Environments.get),
+    "environment_files": _environment(Environments.files),
+    "delete_environment": _delete_environment,
 }

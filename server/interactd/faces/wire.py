@@ -13,6 +13,7 @@ from typing import Any, cast
 from interactd.engine.port import Event, Result
 from interactd.models.port import ModelInfo
 from interactd.nouns import Interaction, Json, Session, Step
+from interactd.sandbox.environments_port import Artifact, Environment
 from interactd.store.port import Hit, Page, Receipt, Turn
 
 
@@ -144,6 +145,42 @@ def model(value: ModelInfo) -> Json:
     return _set(**dataclasses.asdict(value))
 
 
+def environment(value: Environment) -> Json:
+    """An environment: what it is made of (names of variables, not their values), sizes and times."""
+    return _set(
+        id=value.id,
+        status=value.status,
+        created_at=iso(value.created_at),
+        last_used_at=iso(value.last_used_at),
+        expires_at=iso(value.expires_at),
+        sources=value.sources or None,
+        env={name: one if isinstance(one, dict) else "(set)" for name, one in value.env.items()} or None,
+        network=_network(value.network),
+        limits=value.limits or None,
+        forked_from=value.forked_from,
+        size_bytes=value.size_bytes,
+        file_count=value.file_count,
+    )
+
+
+def _network(policy: Json | None) -> Json | None:
+    """A policy without the values of the headers that it sets: those may be secrets."""
+    if policy is None:
+        return None
+    rules: list[Json] = []
+    for given in cast("list[Json | str]", policy.get("allowlist") or []):
+        rule = {"domain": given} if isinstance(given, str) else dict(given)
+        if "transform" in rule:
+            rule["transform"] = "(set)"
+        rules.append(rule)
+    return {**policy, "allowlist": rules}
+
+
+def artifact(value: Artifact) -> Json:
+    """A file an agent left, with where its kept copy is on this machine."""
+    return {**dataclasses.asdict(value), "created_at": iso(value.created_at), "path": str(value.path)}
+
+
 def page(value: Page) -> Json:
     """A page of sessions or hits; `cursor` is `null` at the end."""
     return {"items": [jsonable(item) for item in value.items], "cursor": value.cursor}
@@ -173,4 +210,6 @@ _FORMS: dict[type[object], Any] = {
     Hit: hit,
     ModelInfo: model,
     Page: page,
+    Environment: environment,
+    Artifact: artifact,
 }
