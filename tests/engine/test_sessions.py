@@ -206,3 +206,15 @@ async def test_a_transcript_comes_in_pages_that_end_before_a_turn(it: Rig) -> No
         await it.engine.transcript(session.id, before="int_" + "0" * 26)
     with pytest.raises(InvalidArgument):
         await it.engine.transcript(session.id, limit=0)
+
+
+async def test_an_expired_sessions_result_is_handed_over_once_and_then_expired(it: Rig) -> None:
+    session = await it.engine.create_session(ttl_s=100)
+    sent = await it.engine.send_turn(session.id, "hello")
+    async with asyncio.timeout(10):
+        async for _ in it.engine.events(sent.interaction.id):
+            continue
+    it.clock.now += 200
+    assert (await it.engine.get_interaction(sent.interaction.id)).interaction.terminal
+    with pytest.raises(Expired):
+        await it.engine.get_interaction(sent.interaction.id)

@@ -135,6 +135,11 @@ class Core:
             Expired, Deleted: it was there.
         """
         session = await self.any_session(await self.session_id(text), caller)
+        self.check_alive(session)
+        return session
+
+    def check_alive(self, session: Session) -> None:
+        """Raises: Expired, Deleted: the session is not to be used any more."""
         if session.state == "active" and session.expires_at is not None and session.expires_at <= self.clock():
             session.state = "expired"
         if session.state == "expired":
@@ -152,7 +157,6 @@ class Core:
                 session_id=session.id,
                 deleted_at=session.deleted_at,
             )
-        return session
 
     async def any_session(self, session_id: str, caller: Caller) -> Session:
         """Return the caller's session in whatever state; as `session` for one that never was."""

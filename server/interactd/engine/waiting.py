@@ -77,7 +77,14 @@ async def wait(core: Core, queue: Queue, interaction_id: str, timeout_s: float, 
 
 
 async def read(core: Core, queue: Queue, interaction: Interaction, session: Session) -> Result:
-    """Return the interaction for a caller; a finished one counts as read from now on."""
+    """Return the interaction for a caller; a finished one counts as read from now on.
+
+    Raises:
+        Expired: its session's time has passed, and somebody has read this result. One that nobody has read yet is
+            still handed over: it was paid for.
+    """
+    if interaction.terminal and interaction.read_at is not None:
+        core.check_alive(session)
     result = await result_of(core, queue, interaction, session)
     seen = result.interaction
     if seen.terminal and seen.read_at is None:

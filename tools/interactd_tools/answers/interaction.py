@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from interactd.engine.port import Result
-from interactd.nouns import Interaction, Json, Step
+from interactd.nouns import Interaction, Json, Session, Step
 from interactd.sandbox.environments_port import Artifact
 from interactd_tools.answers import artifacts as files
 from interactd_tools.answers.progress import doing, figures, is_agents, progress, sandbox_label
@@ -257,7 +257,7 @@ def _then(result: Result, view: View) -> str:
         return f"{written}, or {call('cancel_interaction', {'interaction_id': one.id})}"
     if not one.terminal or not view.artifacts:
         return written
-    return f"{written}, or {_write(_fetch(one, view) if one.status == 'failed' else _go_on(one))}"
+    return f"{written}, or {_write(_fetch(one, view) if one.status == 'failed' else _go_on(one, result.session))}"
 
 
 def _next(result: Result, view: View) -> Json:
@@ -272,7 +272,7 @@ def _next(result: Result, view: View) -> Json:
         return {"tool": "respond", "arguments": {"interaction_id": one.id, "results": results}}
     if one.status == "failed":
         return _after_failure(one)
-    return _fetch(one, view) if view.artifacts else _go_on(one)
+    return _fetch(one, view) if view.artifacts else _go_on(one, result.session)
 
 
 def _fetch(one: Interaction, view: View) -> Json:
@@ -282,7 +282,9 @@ def _fetch(one: Interaction, view: View) -> Json:
     return {"tool": "fetch_artifacts", "arguments": arguments}
 
 
-def _go_on(one: Interaction) -> Json:
+def _go_on(one: Interaction, session: Session) -> Json:
+    if session.state != "active":
+        return {"tool": "create_session", "arguments": {}}
     goes_on = {"incomplete": "Go on."}.get(one.status, _INPUT)
     return {"tool": "send_turn", "arguments": {"session_id": one.session_id, "input": goes_on}}
 
