@@ -22,12 +22,8 @@ INSPECTOR = "2.12.0"
 NODE = "22.23.3"
 INSTALL_S = 300
 RUN_S = 90
-
-
-def _cache() -> Path:
-    return (
-        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "interactd-tests" / f"inspector-{INSPECTOR}"
-    )
+# Read before any test gives itself another HOME: the 390 MB are fetched once, not once a test.
+_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "interactd-tests" / f"inspector-{INSPECTOR}"
 
 
 def _own_node() -> str | None:
@@ -45,7 +41,7 @@ def command() -> list[str]:
     npm = shutil.which("npm")
     if npm is None:
         pytest.skip("npm is not installed")
-    folder = _cache()
+    folder = _CACHE
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as lock:
         # Two test runs at once must not install over each other.

@@ -15,6 +15,7 @@ from interactd import paths
 from interactd.errors import InvalidArgument, StreamMalformed
 from interactd.models.embedded import Embedded, EmbeddedSettings
 from interactd.models.embedded.calls import protocol
+from interactd.models.embedded.calls.agent import json_form
 from interactd.models.embedded.calls.reader import CallReader
 from interactd.models.embedded.model import EmbeddedModel
 from interactd.models.port import Finished, ModelEvent, ModelRequest, StepDelta, StepFinished, StepStarted
@@ -179,7 +180,7 @@ async def test_what_cannot_be_a_tool_is_refused(model: EmbeddedModel) -> None:
 
 
 def feed(*pieces: str, reason: str = "stop") -> list[ModelEvent]:
-    reader = CallReader([WRITE])
+    reader = CallReader(json_form([WRITE]))
     events: list[ModelEvent] = [StepStarted(0, "model_output")]
     events += [StepDelta(0, "text", piece) for piece in pieces]
     events.append(StepFinished(0, Step("model_output", {"content": [text_content("".join(pieces))]})))
