@@ -52,6 +52,7 @@ class Demo:
     home: Path
     model: str
     sandbox: bool
+    silent: bool = False
     client: Client | None = None
     streamed: list[str] = field(default_factory=list[str])
 
@@ -60,6 +61,8 @@ class Demo:
         if not isinstance(message, ProgressNotification):
             return
         text = message.params.message or ""
+        if self.silent:
+            return
         if (message.params.meta or {}).get("interactd/kind") == "text":
             self.streamed.append(text)
             self.console.print(text, end="", style="green", markup=False, highlight=False)
@@ -168,6 +171,7 @@ class Demo:
         """Give the built-in agent a small real task, and get its file back."""
         self.step(5, "The built-in agent computes, writes a file in a sandbox, and hands it back")
         self.fact("task", TASK)
+        self.silent = True
         text, fields, seconds = await self.call("run_agent_background", input=TASK, model=self.model)
         self.fact("handle", f"{fields['interaction_id']} after {seconds:.2f} s; the work goes on in the daemon")
         while fields.get("status") in {"queued", "in_progress"}:
