@@ -36,10 +36,7 @@ from interactd import __version__, paths
 FIRST_TURN = "My name is Ada and my lucky number is 7421. Please remember both."
 SECOND_TURN = "What is my lucky number?"
 MEMORY = "7421"
-TASK = (
-    "Compute the sum of the squares of the numbers from 1 to 100 with Python, write it to result.txt, "
-    "then read the file back."
-)
+TASK = "Compute the sum of the squares of the numbers from 1 to 100 with Python and write it to result.txt."
 ARTIFACT = "result.txt"
 RESULT = "338350"
 
