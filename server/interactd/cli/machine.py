@@ -77,6 +77,8 @@ def _until_stopped(client: ControlClient, *lines: str) -> None:
     """Print the lines; return on Ctrl-C or SIGTERM, raise DaemonUnavailable when the daemon goes away."""
     try:
         signal.signal(signal.SIGTERM, _interrupt)
+        # A shell that starts us in the background lets us inherit that Ctrl-C is ignored.
+        signal.signal(signal.SIGINT, _interrupt)
         # Whoever reads the last line may stop us at once.
         print(*lines, sep="\n", flush=True)
         while True:

@@ -69,7 +69,7 @@ async def create(
             definition = await choice.definition_of(core, of_agent.agent, None, caller)
             choice.check_names(definition, asked["tools"])
             model = model or definition.model
-        of_agent = await choice.placed(core, of_agent, caller.owner)
+        of_agent = await choice.placed(core, of_agent, caller)
         chosen = await core.catalog.resolve(model or "auto", connection=caller.connection)
     except InteractdError:
         if earlier := await core.recalled(key):

@@ -93,7 +93,7 @@ async def send(
         if taker is not None:
             definition = await choice.definition_of(core, taker, session, caller)
             choice.check_names(definition, asked.tools or session.tools)
-            of_agent = await choice.placed(core, of_agent, caller.owner)
+            of_agent = await choice.placed(core, of_agent, caller)
             if definition.id != session.agent:
                 name = definition.model or name
         elif of_agent != choice.Asked():

@@ -130,6 +130,13 @@ class Environments(Protocol):
         """
         ...
 
+    async def check(self, body: Mapping[str, Any], *, owner: str = "local", cwd: str | None = None) -> None:
+        """Say now what `create` would find wrong with a body, without making anything or fetching a source.
+
+        Raises: as `create`.
+        """
+        ...
+
     async def get(self, environment_id: str, *, owner: str = "local") -> Environment: ...
 
     async def list(self, *, owner: str = "local", limit: int = 50, cursor: str | None = None) -> list[Environment]: ...

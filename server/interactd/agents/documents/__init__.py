@@ -50,4 +50,6 @@ def field_name(path: FieldPath) -> str | None:
         out += f"[{part}]" if isinstance(part, int) else f".{part}" if out else part
     if not out:
         return None
+    # A key can hold what no terminal should be given, such as a byte order mark.
+    out = out if out.isprintable() else ascii(out)[1:-1]
     return out if len(out) <= 200 else out[:197] + "..."

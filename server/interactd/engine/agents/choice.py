@@ -61,15 +61,19 @@ async def definition_of(core: Core, agent: str, session: Session | None, caller:
     return found
 
 
-async def placed(core: Core, asked_: Asked, owner: str) -> Asked:
+async def placed(core: Core, asked_: Asked, caller: Caller) -> Asked:
     """Return it with the whole id of an environment that was named by a part of it.
 
     Raises:
         NotFound, AmbiguousId, Expired, Deleted: an environment that is named by its id is not there.
+        InvalidArgument, NotFound: none could be made of the body; said now, while its author is there.
     """
     given = asked_.environment
-    if isinstance(given, str) and given != "remote" and core.environments is not None:
-        return replace(asked_, environment=(await core.environments.get(given, owner=owner)).id)
+    if core.environments is None or given is None or given == "remote":
+        return asked_
+    if isinstance(given, str):
+        return replace(asked_, environment=(await core.environments.get(given, owner=caller.owner)).id)
+    await core.environments.check(given, owner=caller.owner, cwd=caller.cwd)
     return asked_
 
 

@@ -189,6 +189,12 @@ class LocalEnvironments:
             raise
         return records.environment(row)
 
+    async def check(self, body: Mapping[str, Any], *, owner: str = "local", cwd: str | None = None) -> None:
+        wanted = await asyncio.to_thread(bodies.read, body, cwd, self._ours)
+        if wanted.from_environment is not None:
+            await self._active(wanted.from_environment, owner)
+        self._ways.check(wanted.network, wanted.env or {})
+
     async def _unmake(self, id: str) -> None:
         await asyncio.to_thread(self._maker.remove, id)
         await self._store.forget_environment(id)
