@@ -12,6 +12,8 @@ import pytest
 
 import interactd_tools
 from engine.agents.kit import Folder
+from interactd.agents.port import BUILTIN_TOOLS
+from interactd.builtins.port import BuiltinTool
 from interactd.engine import LocalEngine
 from interactd.engine.port import Engine
 from interactd.nouns import Caller
@@ -116,19 +118,26 @@ class AgentWorld(World):
     environments: LocalEnvironments = field(init=False)
 
 
-@pytest.fixture
-async def agents(tmp_path: Path, anyio_backend: str) -> AsyncIterator[AgentWorld]:
-    paths: Paths = find({"INTERACTD_HOME": str(tmp_path)}).make()
-    store, catalog = SqliteStore(paths.database), ScriptedCatalog()
-    folder = Folder(tmp_path / "agents")
-    folder.put(id="antigravity", description="Does everything")
+def agents_at(home: Path, catalog: ScriptedCatalog, *tools: BuiltinTool) -> AgentWorld:
+    """An engine with agents under `home`, not started; `tools` are further ones that `antigravity` has."""
+    paths: Paths = find({"INTERACTD_HOME": str(home)}).make()
+    store = SqliteStore(paths.database)
+    folder = Folder(home / f"agents-{len(list(home.iterdir()))}")
+    more = tuple(tool.name for tool in tools)
+    folder.put(id="antigravity", description="Does everything", tools=(*BUILTIN_TOOLS, *more))
     folder.put(id="helper", description="Helps with \x1b[31mthings", tools=("files",))
     environments = LocalEnvironments(paths, store, all_launchers(paths))
-    engine = LocalEngine(store, catalog, agents=folder, environments=environments)
-    await engine.start()
-    deadlines.forget()
+    engine = LocalEngine(store, catalog, agents=folder, environments=environments, extra_tools=tools)
     made = AgentWorld(engine, catalog, folder=folder)
     made.environments = environments
+    return made
+
+
+@pytest.fixture
+async def agents(tmp_path: Path, anyio_backend: str) -> AsyncIterator[AgentWorld]:
+    made = agents_at(tmp_path, ScriptedCatalog())
+    await made.engine.start()
+    deadlines.forget()
     yield made
-    await engine.aclose()
+    await made.engine.aclose()
     deadlines.forget()

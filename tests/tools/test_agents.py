@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from interactd.agents.port import AgentProblem
+from interactd.builtins.declare import declare
+from interactd.builtins.port import Outcome, Replay, ToolContext
 from interactd.engine.port import Result
 from interactd.nouns import Interaction, Json, Session, Step
 from interactd_tools.answers.interaction import View, show
 from interactd_tools.answers.progress import doing, files_written, progress
-from tools.conftest import AgentWorld, World, fields
-from tools.scripted import Says
+from tools.conftest import AgentWorld, World, agents_at, fields
+from tools.scripted import Says, ScriptedCatalog
 
 pytestmark = pytest.mark.anyio
 
@@ -133,6 +136,13 @@ async def test_what_cannot_be_started_leaves_nothing_behind(agents: AgentWorld) 
         ({"max_seconds": "soon"}, "invalid_argument: max_seconds: expected seconds from 1 to 604800"),
         ({"environment": {"netwrok": None}}, 'invalid_argument: environment: "netwrok": no such field, did you mean '),
         ({"environment": '{"sources": '}, "invalid_argument: environment: expected an environment id"),
+        (
+            {"environment": {"network": {"allowlist": [{"domian": "a"}]}}},
+            "invalid_argument: network.allowlist[0].domian: no such field",
+        ),
+        ({"environment": {"env": {"A": {"credential": "nope"}}}}, "invalid_argument: env.A.credential: no cred"),
+        ({"environment": {"sources": [{"type": "local", "source": "/nowhere", "target": "x"}]}}, "not_found: "),
+        ({"environment": {"from_environment": "env_00000000000000000000000000"}}, "not_found: "),
         ({"environment": "ses_01"}, "invalid_argument: environment: expected an environment id"),
         ({"environment": {"sources": "\ud800"}}, "invalid_argument: environment"),
     ):
@@ -202,6 +212,56 @@ async def test_what_an_agent_may_not_do_unasked_is_put_to_the_user_with_the_exac
         '{"call_id": "ask_1", "result": "allow"}])' in result.text
     )
     assert fields(result)["calls"][1] == {"call_id": "ask_1", "name": "delete_file", "kind": "approval"}
+
+
+class Send:
+    """A tool with an effect that nobody may repeat unasked; its first call never ends."""
+
+    name = "send_mail"
+    replay: Replay = "ask"
+    parallel = False
+    declaration = declare("send_mail", "Send a mail.", {"to": {"type": "string"}})
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+        self.begun = asyncio.Event()
+
+    async def call(self, arguments: dict[str, Any], ctx: ToolContext) -> Outcome:
+        self.sent.append(arguments["to"])
+        self.begun.set()
+        if len(self.sent) == 1:
+            await asyncio.Event().wait()
+        return Outcome("sent")
+
+
+@pytest.mark.parametrize("word", ["allow", "deny"])
+async def test_a_call_that_was_cut_off_is_asked_about_and_decided_with_respond(tmp_path: Path, word: str) -> None:
+    send, catalog = Send(), ScriptedCatalog()
+    first = agents_at(tmp_path, catalog, send)
+    await first.engine.start()
+    first.says(Says(calls=[{"id": "m1", "name": "send_mail", "arguments": {"to": "ada@example.org"}}]))
+    started = fields(await first.ok("run_agent_background", input="Write to Ada."))
+    async with asyncio.timeout(60):
+        await send.begun.wait()
+    await first.engine.aclose()
+    second = agents_at(tmp_path, catalog, send)
+    second.folder.ever |= first.folder.ever
+    await second.engine.start()
+    try:
+        asked = await second.ok("get_interaction", interaction_id=started["interaction_id"], wait_s=40)
+        assert fields(asked)["status"] == "requires_action"
+        assert "Waiting for a decision on 1 call. Ask the user, unless they decided already:" in asked.text
+        assert 'send_mail: {"to": "ada@example.org"}' in asked.text
+        following = fields(asked)["next"]
+        assert following["tool"] == "respond"
+        following["arguments"]["results"][0]["result"] = word
+        second.says("That is all.")
+        done = await second.ok("respond", **following["arguments"], wait_s=40)
+        assert fields(done)["status"] == "completed"
+        assert "That is all." in done.text
+        assert len(send.sent) == (2 if word == "allow" else 1)
+    finally:
+        await second.engine.aclose()
 
 
 async def test_agents_are_listed_with_what_they_can_do_and_what_is_wrong_with_others(agents: AgentWorld) -> None:

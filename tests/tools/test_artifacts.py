@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -275,6 +276,26 @@ async def test_many_are_packed_into_one_zip_that_can_be_fetched(agents: AgentWor
     assert fields(await agents.ok("fetch_artifacts", interaction_id=one))["count"] == 3, "a zip is no file of the turn"
     refused = await agents.call("fetch_artifacts", {"interaction_id": one, "name": "b.md", "glob": "*"})
     assert "expected name or glob, got both" in refused.text
+
+
+async def test_a_zip_that_takes_long_is_waited_for_in_the_next_call(
+    agents: AgentWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await left(agents, {"a": b"1"})
+    gate, pack = asyncio.Event(), agents.environments.zip_artifacts
+
+    async def slowly(interaction_id: str, names: list[str]) -> Any:
+        await gate.wait()
+        return await pack(interaction_id, names)
+
+    monkeypatch.setattr(agents.environments, "zip_artifacts", slowly)
+    call: dict[str, Any] = {"interaction_id": one, "glob": "*", "zip": True}
+    waiting = await agents.call("fetch_artifacts", call, deadline_s=0.3)
+    assert not waiting.is_error
+    assert "goes on by itself" in waiting.text
+    assert fields(waiting)["next"]["arguments"] == call
+    gate.set()
+    assert fields(await agents.ok("fetch_artifacts", **call))["count"] == 1
 
 
 async def test_what_was_not_kept_is_said(agents: AgentWorld) -> None:

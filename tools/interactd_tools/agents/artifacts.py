@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import codecs
 import contextlib
@@ -23,6 +24,7 @@ from interactd_tools.answers.text import BYTES_PER_TOKEN, Piece, answer, call, c
 from interactd_tools.arguments.fields import DEFAULT_TOKENS, MAX_TOKENS, Arguments, InteractionId, Offset
 from interactd_tools.arguments.places import FileName
 from interactd_tools.context import Annotations, CallContext, Image, ToolResult
+from interactd_tools.deadlines import longest_wait
 from interactd_tools.registry import tool
 
 MAX_LISTED = 500
@@ -31,6 +33,7 @@ MAX_TEXT_BYTES = 64 * 1024 * 1024
 _CHUNK = 1024 * 1024
 _LOOK = 64 * 1024
 _BREAK = 4096
+_READABLE = ("text/", "image/", "application/json")
 
 
 class FetchArtifacts(Arguments):
@@ -87,7 +90,7 @@ async def fetch_artifacts(args: FetchArtifacts, ctx: CallContext) -> ToolResult:
                 kind="artifact",
             )
     if args.zip:
-        return await _packed(chosen, ctx)
+        return await _packed(chosen, args, ctx)
     if args.name is not None:
         return await _one(chosen[0], args, ctx, alone=len(found) == 1)
     return _listed(chosen, args, missing)
@@ -190,7 +193,8 @@ def _listed(chosen: Sequence[Artifact], args: FetchArtifacts, missing: str) -> T
         following: Json = {**same, "offset": end, **({"limit": args.limit} if args.limit else {})}
         blocks.append(f"[cut: {len(chosen) - end:,} more files; {call('fetch_artifacts', following)}]")
     blocks.append(missing)
-    reads: Json = {"interaction_id": interaction_id, "name": read.named((shown or chosen)[0])}
+    readable = next((one for one in shown if one.mime_type.startswith(_READABLE)), (shown or chosen)[0])
+    reads: Json = {"interaction_id": interaction_id, "name": read.named(readable)}
     packs = call("fetch_artifacts", {**same, "zip": True})
     blocks.append(
         f"Next: {call('fetch_artifacts', reads)}" + (f", or {packs} for all in one" if len(chosen) > 1 else "")
@@ -204,8 +208,21 @@ def _listed(chosen: Sequence[Artifact], args: FetchArtifacts, missing: str) -> T
     return ToolResult(answer(*blocks), fields, links=[read.link(one) for one in shown[: read.FEW]])
 
 
-async def _packed(chosen: Sequence[Artifact], ctx: CallContext) -> ToolResult:
-    made = await ctx.engine.zip_artifacts(chosen[0].interaction_id, [one.name for one in chosen], caller=ctx.caller)
+async def _packed(chosen: Sequence[Artifact], args: FetchArtifacts, ctx: CallContext) -> ToolResult:
+    interaction_id = chosen[0].interaction_id
+    try:
+        async with asyncio.timeout(longest_wait(ctx.client_name, ctx.deadline_s)):
+            made = await ctx.engine.zip_artifacts(interaction_id, [one.name for one in chosen], caller=ctx.caller)
+    except TimeoutError:
+        again: Json = {"interaction_id": interaction_id, **args.model_dump(include={"name", "glob"}, exclude_none=True)}
+        again["zip"] = True
+        return ToolResult(
+            answer(
+                f"Packing {plural(len(chosen), 'file')} takes long and goes on by itself.",
+                f"Next: {call('fetch_artifacts', again)} waits for it.",
+            ),
+            {"count": len(chosen), "next": {"tool": "fetch_artifacts", "arguments": again}},
+        )
     head = (
         f"zip · {plural(len(chosen), 'file')} · {plural(made.size_bytes, 'byte')} · interaction {made.interaction_id}"
     )
@@ -315,18 +332,17 @@ async def _text(artifact: Artifact, args: FetchArtifacts, ctx: CallContext) -> _
     rest = max(artifact.size_bytes - before - len(inside.text.encode()), 1) if more else 0
     end = args.offset + len(inside.text)
     piece = Piece(inside.text, args.offset, end, end + rest, math.ceil(rest / BYTES_PER_TOKEN))
-    return _Text(piece, more, _cut_line(artifact, args, piece, more=more))
+    return _Text(piece, more, _cut_line(args, piece, more=more))
 
 
-def _cut_line(artifact: Artifact, args: FetchArtifacts, piece: Piece, *, more: bool) -> str:
+def _cut_line(args: FetchArtifacts, piece: Piece, *, more: bool) -> str:
     if not piece.text:
         if more:
             return f"[only the first {MAX_TEXT_BYTES // 2**20} MB are read here: use the path]"
         return f"[nothing after offset {args.offset:,}]"
     if not more:
         return ""
-    following = call("fetch_artifacts", _following(artifact, args, piece.end))
-    return f"[cut: about {piece.more_tokens:,} more tokens; {following}]"
+    return f"[cut: about {piece.more_tokens:,} more tokens]"
 
 
 TOOLS = (fetch_artifacts,)

@@ -17,10 +17,17 @@ _FALLBACK = {
     "ambiguous_id": "Next: the same call with more of the id.",
     "unknown_model": "Next: list_agents() shows the models there are.",
     "missing_key": "Next: list_agents() shows what can be used without it.",
+    "sandbox_unavailable": "Next: tell the user; `interactd doctor` says what is missing.",
+    "bad_manifest": "Next: tell the user; `interactd agents validate` says all that is wrong.",
     "not_set_up": "Next: list_agents() shows what else can be used.",
     "overloaded": "Next: the same call in a few seconds; nothing was started.",
     "rate_limited": "Next: the same call later.",
     "storage_full": 'Next: delete_session(session_id="ses_...") frees room; or tell the user.',
+}
+_MISSING = {
+    "session": _FALLBACK["not_found"],
+    "interaction": _FALLBACK["not_found"],
+    "agent": "Next: list_agents() shows those there are.",
 }
 _SMALL = ("field", "kind", "id", "interaction_id", "session_id", "status", "candidates", "suggestions", "retry_after_s")
 
@@ -44,6 +51,8 @@ def _repair(tool: str, error: InteractdError) -> str:
         wait = call("get_interaction", {"interaction_id": running, "wait_s": 30})
         queue = ', or send_turn with if_busy="queue"' if tool == "send_turn" else ""
         return f"Next: {wait} waits for it, {_cancel(running)} stops it{queue}."
+    if error.code == "not_found" and "kind" in error.fields:
+        return _MISSING.get(str(error.fields["kind"]), "")
     return _FALLBACK.get(error.code, "")
 
 

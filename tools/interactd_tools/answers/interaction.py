@@ -10,7 +10,7 @@ from interactd.engine.port import Result
 from interactd.nouns import Interaction, Json, Session, Step
 from interactd.sandbox.environments_port import Artifact
 from interactd_tools.answers import artifacts as files
-from interactd_tools.answers.progress import doing, figures, is_agents, progress, sandbox_label
+from interactd_tools.answers.progress import doing, figures, is_agents, progress, sandbox_label, steps_taken
 from interactd_tools.answers.text import Piece, answer, call, compact, cut, one_line, plural, span, usage_line
 from interactd_tools.context import Image, Link, ToolResult
 
@@ -160,7 +160,7 @@ def _trouble(result: Result) -> str:
         case "in_progress":
             took = span(time.time() - (one.started_at or one.created_at))
             if is_agents(one):
-                now = progress(result.steps, writing=bool(result.partial_text))
+                now = progress(result.steps, writing=bool(result.partial_text), placed=one.isolation is not None)
                 return f"Running for {took}, {now}\nIt goes on by itself, also without you: do not send it again."
             return f"Running for {took}, {so_far} characters so far. It goes on by itself: do not send it again."
         case "failed":
@@ -315,6 +315,8 @@ def _fields(result: Result, piece: Piece | None, following: Json) -> dict[str, A
         fields["environment_id"] = one.environment_id
     if label := sandbox_label(one.isolation):
         fields["sandbox"] = label
+    if one.status == "in_progress" and is_agents(one):
+        fields["steps"] = steps_taken(result.steps)
     if one.usage is not None and one.usage.as_dict():
         fields["usage"] = one.usage.as_dict()
     if one.finished_at is not None:

@@ -36,13 +36,16 @@ def steps_taken(steps: Sequence[Step]) -> int:
     return sum(_is_call(step) for step in steps)
 
 
-def progress(steps: Sequence[Step], *, writing: bool = False) -> str:
+def progress(steps: Sequence[Step], *, writing: bool = False, placed: bool = True) -> str:
     """Return one line: `step 3: running python · files written: a.csv, b.png`.
 
     Args:
         steps: of the interaction so far.
         writing: whether its model streams text just now.
+        placed: whether its sandbox is there.
     """
+    if not placed:
+        return "waiting for its sandbox"
     open_ = _open(steps)
     now = f"{doing(open_[-1])}" if open_ else "the model is writing" if writing else "the model is thinking"
     if len(open_) > 1:
