@@ -98,6 +98,8 @@ class Engine(Protocol):
         ttl_s: float | None = None,
         title: str | None = None,
         labels: dict[str, str] | None = None,
+        budget: Json | None = None,
+        approvals: Json | None = None,
         idempotency_key: str | None = None,
         caller: Caller = LOCAL,
     ) -> Session:
@@ -106,7 +108,9 @@ class Engine(Protocol):
         it for ever.
 
         With `agent` its turns are that agent's, on `model` when one is given as well (over the agent's own), in
-        `environment`: an id, or the body that the first agent turn makes one from."""
+        `environment`: an id, or the body that the first agent turn makes one from.
+
+        `budget` (`Session.budget`) is for all its turns together; `approvals` is the policy of its turns."""
         ...
 
     async def send_turn(
@@ -123,6 +127,9 @@ class Engine(Protocol):
         generation_config: GenerationConfig | None = None,
         tools: list[Json] | None = None,
         background: bool = False,
+        budget: Json | None = None,
+        approvals: Json | None = None,
+        dispatch: Json | None = None,
         if_busy: Literal["conflict", "queue"] = "conflict",
         idempotency_key: str | None = None,
         caller: Caller = LOCAL,
@@ -132,7 +139,9 @@ class Engine(Protocol):
 
         `agent` or `model`, not both, says who takes this turn; the session's default else. `environment` (an id or a
         body) is where an agent's turn takes place, and where the session's later ones do. `limits` is
-        `{"steps"?, "tokens"?, "seconds"?}`, put over the agent's own (`RunLimits`), for this turn."""
+        `{"steps"?, "tokens"?, "seconds"?}`, put over the agent's own (`RunLimits`), for this turn.
+
+        `budget`, `approvals` and `dispatch` are the turn's own terms (`engine.checks.terms`)."""
         ...
 
     async def wait(self, interaction_id: str, timeout_s: float, *, caller: Caller = LOCAL) -> Result:

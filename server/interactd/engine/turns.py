@@ -11,6 +11,7 @@ from interactd.agents.port import AgentDefinition
 from interactd.engine.agents import choice
 from interactd.engine.checks.arguments import MAX_INSTRUCTION, check_config, check_key, check_tools
 from interactd.engine.checks.content import check_content
+from interactd.engine.checks.terms import Terms, terms
 from interactd.engine.checks.text import check_text
 from interactd.engine.core import Core
 from interactd.engine.dispatch.queue import Queue
@@ -41,12 +42,16 @@ async def send(
     generation_config: GenerationConfig | None,
     tools: list[Json] | None,
     background: bool,
+    budget: Json | None,
+    approvals: Json | None,
+    dispatch: Json | None,
     if_busy: Literal["conflict", "queue"],
     idempotency_key: str | None,
     caller: Caller,
 ) -> Result:
     """See `Engine.send_turn`."""
     of_agent = choice.asked(agent, environment, limits)
+    on_terms = terms(budget, approvals, dispatch)
     if model is not None and agent is not None:
         raise InvalidArgument(
             "model, agent: a turn is taken by a model or by an agent, not by both.",
@@ -80,6 +85,7 @@ async def send(
         previous_interaction_id=previous,
         **{name: getattr(asked, name) for name in _Asked.__slots__},
         **of_agent.arguments(),
+        **on_terms.arguments(),
     )
     key = await asyncio.to_thread(digest) if asked.large else digest()
     try:
@@ -104,7 +110,7 @@ async def send(
             )
         chosen = await core.catalog.resolve(name, connection=caller.connection)
         return await core.finish(
-            _accept(core, queue, whole, previous, asked, chosen, key, caller, definition, of_agent)
+            _accept(core, queue, whole, previous, asked, chosen, key, caller, definition, of_agent, on_terms)
         )
     except InteractdError:
         if earlier := await core.recalled(key):
@@ -160,6 +166,7 @@ async def _accept(
     caller: Caller,
     definition: AgentDefinition | None,
     of_agent: choice.Asked,
+    on_terms: Terms,
 ) -> Result:
     async with core.session_lock(session_id):
         core.check_accepting()
@@ -191,6 +198,9 @@ async def _accept(
             epoch=first,
             attempt=first,
             started_at=now if first else None,
+            budget=on_terms.budget,
+            approvals=on_terms.approvals,
+            dispatch=on_terms.dispatch,
         )
         step = user_input(asked.content)
         step.seq, step.created_at = 0, now

@@ -203,7 +203,30 @@ def m003_environments(db: Database) -> None:
         db.conn.execute(statement)
 
 
-ALL: Final[Sequence[Callable[[Database], None]]] = (m001_sessions, m002_agent_runs, m003_environments)
+TERMS: Final = """
+ALTER TABLE sessions ADD COLUMN budget TEXT;
+ALTER TABLE sessions ADD COLUMN approvals TEXT;
+ALTER TABLE interactions ADD COLUMN parent_id TEXT;
+ALTER TABLE interactions ADD COLUMN runner TEXT;
+ALTER TABLE interactions ADD COLUMN budget TEXT;
+ALTER TABLE interactions ADD COLUMN approvals TEXT;
+ALTER TABLE interactions ADD COLUMN dispatch TEXT;
+CREATE INDEX interactions_by_parent ON interactions (parent_id) WHERE parent_id IS NOT NULL;
+"""
+
+
+def m004_terms(db: Database) -> None:
+    """On what terms turns run: budgets, approvals, dispatch; and who runs them."""
+    for statement in _statements(TERMS):
+        db.conn.execute(statement)
+
+
+ALL: Final[Sequence[Callable[[Database], None]]] = (
+    m001_sessions,
+    m002_agent_runs,
+    m003_environments,
+    m004_terms,
+)
 LATEST: Final = len(ALL)
 
 

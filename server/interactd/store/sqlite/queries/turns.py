@@ -16,8 +16,8 @@ RUNNING: Final = "status IN ('in_progress', 'requires_action')"
 _INSERT: Final = (
     "INSERT INTO interactions (id, session_id, previous_interaction_id, crosses, status, created_at, started_at,"
     " background, depth, skip_id, skip_depth, epoch, attempt, steps, model, agent, pending, generation_config, tools,"
-    " system_instruction, agent_hash, environment_id)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " system_instruction, agent_hash, environment_id, parent_id, runner, budget, approvals, dispatch)"
+    f" VALUES ({', '.join('?' * 27)})"
 )
 _INSERT_STEP: Final = "INSERT INTO steps (interaction_id, seq, type, created_at, body, state) VALUES (?, ?, ?, ?, ?, ?)"
 _HEAD: Final = (
@@ -40,7 +40,7 @@ def accept(
 ) -> Started:
     """Insert the interaction with its first steps and move the session's head to it.
 
-    `tail` has the encoded columns from model to environment_id, in the order of `_INSERT`.
+    `tail` has the encoded columns from model to dispatch, in the order of `_INSERT`.
     """
     id, session_id, now = interaction.id, interaction.session_id, interaction.created_at
     if before := sessions.started_before(connection, "send_turn", key, now):
@@ -98,6 +98,11 @@ def tail_values(interaction: Interaction, pending: Json | None) -> tuple[Any, ..
         rows.clean(interaction.system_instruction),
         rows.clean(interaction.agent_hash),
         rows.clean(interaction.environment_id),
+        interaction.parent_id,
+        interaction.runner,
+        rows.dump_some(interaction.budget),
+        rows.dump_some(interaction.approvals),
+        rows.dump_some(interaction.dispatch),
     )
 
 
