@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from interactd.nouns import Interaction, Json, Session, Status, Step, Usage
+from interactd.store.runners_port import Runners
 
 
 @dataclass(slots=True)
@@ -103,6 +104,11 @@ class Store(Protocol):
         """
         ...
 
+    @property
+    def runners(self) -> Runners:
+        """Who works on this store."""
+        ...
+
     # -- sessions --------------------------------------------------------------------------------------------
     async def create_session(self, session: Session, key: IdempotencyKey | None = None) -> Started:
         """Insert a session. With a key seen in the last 24 h: return that session if the digest is the same.
@@ -181,23 +187,30 @@ class Store(Protocol):
         key: IdempotencyKey | None = None,
         pending: Json | None = None,
         durable: bool = False,
+        at_head: bool = False,
     ) -> Started:
         """Accept a turn: insert the interaction with its input steps and move the session's head to it.
 
         `interaction.status` is `in_progress` (with epoch 1: the caller holds the first claim) or `queued`.
         `pending` is the first note of what is about to be done (see `append`); `claim` leaves a note as it is.
+        The runner that joined becomes its owner. With `at_head` its `previous_interaction_id` must be the session's
+        head still.
         An interaction with `agent` and `agent_hash` pins that hash in the session, unless that agent has one there.
 
         Raises:
             Conflict: `in_progress` while another interaction of the session runs or waits for action
-                (`interaction_id` and `status` of it in the fields); or the key, as in create_session.
+                (`interaction_id` and `status` of it in the fields); or the key, as in create_session; or the head is
+                another one by now (`head` in the fields).
             NotFound, Expired, Deleted: the session.
         """
         ...
 
-    async def claim(self, interaction_id: str, *, from_status: Sequence[Status], now: float) -> Interaction | None:
+    async def claim(
+        self, interaction_id: str, *, from_status: Sequence[Status], now: float, epoch: int | None = None
+    ) -> Interaction | None:
         """Take the interaction for running: epoch + 1, attempt + 1, status in_progress. `None` if it is in another
-        status, or if another interaction of its session is in progress."""
+        status (or, where `epoch` is given, at another epoch: somebody else took it first), or if another interaction
+        of its session is in progress."""
         ...
 
     async def append(

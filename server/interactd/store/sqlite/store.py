@@ -19,6 +19,7 @@ from interactd.store.sqlite import connect, migrations
 from interactd.store.sqlite.checkpoints import Checkpointer
 from interactd.store.sqlite.queries import environments, history, removal, rows, search, sessions, turns
 from interactd.store.sqlite.readers import Readers
+from interactd.store.sqlite.runners import SqliteRunners
 from interactd.store.sqlite.upkeep import Upkeep
 from interactd.store.sqlite.writer import Work, Writer
 
@@ -39,6 +40,7 @@ class SqliteStore:
         self._writer: Writer | None = None
         self._readers: Readers | None = None
         self._checkpoints: Checkpointer | None = None
+        self.runners = SqliteRunners(path, self._read, self._write)
         self.upkeep = Upkeep(path, lambda: self._writer is not None and self._writer.busy)
 
     async def open(self) -> None:
@@ -163,21 +165,25 @@ class SqliteStore:
         key: IdempotencyKey | None = None,
         pending: Json | None = None,
         durable: bool = False,
+        at_head: bool = False,
     ) -> Started:
         if interaction.status not in ("in_progress", "queued"):
             raise InvalidArgument(f"a turn cannot be accepted as {interaction.status}", field="status")
+        interaction.runner = self.runners.id
         tail = turns.tail_values(interaction, pending)
         values, size = rows.step_values(steps, interaction.created_at)
-        return await self._write(
-            lambda db: turns.accept(db, interaction, tail, values, expires_at, key),
-            size=size + _size(tail),
-            durable=durable,
-            intake=True,
+        return await self.runners.beating(
+            lambda db: turns.accept(db, interaction, tail, values, expires_at, key, at_head),
+            functools.partial(self._write, size=size + _size(tail), durable=durable, intake=True),
         )
 
-    async def claim(self, interaction_id: str, *, from_status: Sequence[Status], now: float) -> Interaction | None:
-        statuses = tuple(from_status)
-        return await self._write(lambda db: turns.claim(db, interaction_id, statuses, now))
+    async def claim(
+        self, interaction_id: str, *, from_status: Sequence[Status], now: float, epoch: int | None = None
+    ) -> Interaction | None:
+        statuses, runner = tuple(from_status), self.runners.id
+        return await self.runners.beating(
+            lambda db: turns.claim(db, interaction_id, statuses, now, epoch, runner), self._write
+        )
 
     async def append(
         self,
