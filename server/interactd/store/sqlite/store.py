@@ -20,8 +20,8 @@ from interactd.store.sqlite.archive import SqliteArchive
 from interactd.store.sqlite.checkpoints import Checkpointer
 from interactd.store.sqlite.queries import arrival, environments, history, removal, rows, search, sessions, turns
 from interactd.store.sqlite.readers import Readers
-from interactd.store.sqlite.runners import SqliteRunners
 from interactd.store.sqlite.retention import SqliteRetention
+from interactd.store.sqlite.runners import SqliteRunners
 from interactd.store.sqlite.spare import Spare
 from interactd.store.sqlite.upkeep import Upkeep
 from interactd.store.sqlite.writer import Work, Writer
