@@ -41,10 +41,18 @@ async def result_of(
         interaction=interaction,
         steps=steps,
         partial_text=run.draft.text() if run and run.draft else "",
-        queue_position=queue.position(interaction),
+        queue_position=await _position(core, queue, interaction),
         waiting_for=waiting_for(unanswered(steps)) if interaction.status == "requires_action" else [],
         replayed=replayed,
     )
+
+
+async def _position(core: Core, queue: Queue, interaction: Interaction) -> int | None:
+    position = queue.position(interaction)
+    if position is None and interaction.status == "queued" and core.others.holds(interaction.runner):
+        line = [one.id for one in await core.store.active(interaction.session_id) if one.status == "queued"]
+        position = line.index(interaction.id) + 1 if interaction.id in line else None
+    return position
 
 
 async def wait(core: Core, queue: Queue, interaction_id: str, timeout_s: float, caller: Caller) -> Result:

@@ -103,6 +103,9 @@ class AgentRun(Run):
                     error=ending.error,
                     finish_reason=ending.finish_reason,
                 )
+        except Fenced:
+            self.stop("fenced")
+            raise
         finally:
             with anyio.CancelScope(shield=True):
                 await self._depart()
@@ -166,7 +169,8 @@ class AgentRun(Run):
         """Keep the files it made, then give the environment back. Does so once."""
         stay, workspace = self._stay, self._workspace
         self._stay = self._workspace = None
-        if workspace is not None:
+        # What another runner goes on with is not ours to keep.
+        if workspace is not None and self._stop != "fenced":
             patience = CAPTURE_CANCELLED_S if self._stop else CAPTURE_S
             try:
                 async with asyncio.timeout(patience):
@@ -340,7 +344,8 @@ class AgentRun(Run):
         return await self._stopped_short()
 
     async def _stopped_short(self, steps: Sequence[Step] = ()) -> Ending | None:
-        """Cancelled, or left to the next daemon."""
+        """Cancelled, or left to the next daemon. Raises: Fenced."""
+        self._fenced()
         if self._stop == "cancel":
             return Ending("cancelled", steps)
         self._left = True
@@ -393,11 +398,13 @@ class AgentRun(Run):
 
         batch = Batch(toolbox, calls, self._own, record)
         with self._interruptible(self._remaining(limits)):
+            await self._core.lease.check(self.interaction)
             await batch.make()
         if isinstance(batch.failure, Fenced | StorageError | StorageFull):
             raise batch.failure
         if batch.done:
             return None
+        self._fenced()
         if self._stop == "hand_over":
             # They were stopped half-way; the next daemon treats them as what they are: in doubt.
             return await self._stopped_short()

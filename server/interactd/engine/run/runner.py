@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import anyio
 
@@ -34,7 +34,9 @@ from interactd.nouns import Interaction, Json, Session, Status, Step, Usage
 
 log = logging.getLogger(__name__)
 
-Stop = Literal["cancel", "hand_over"]
+Stop = Literal["cancel", "hand_over", "fenced"]
+"""Why: somebody cancelled it; the daemon leaves; another daemon has it or it is over."""
+_STRONGER: Final = ("hand_over", "cancel", "fenced")
 
 
 class Run:
@@ -72,8 +74,9 @@ class Run:
         return self._note.connection
 
     def stop(self, why: Stop) -> None:
-        """Stop the model call and go: settle as cancelled, or leave the rest to the next daemon. Returns at once."""
-        if self._stop is None or why == "cancel":
+        """Stop the model call and go: settle as cancelled, leave the rest to the next daemon, or write nothing at all.
+        Returns at once."""
+        if self._stop is None or _STRONGER.index(why) > _STRONGER.index(self._stop):
             self._stop = why
         if self._scope is not None:
             self._scope.cancel()
@@ -186,6 +189,7 @@ class Run:
         shrink = 1.0
         while True:
             request = await self._request(model, shrink)
+            await self._core.lease.check(self.interaction)
             try:
                 async with aclosing(cast("Any", model.stream(request))) as events:
                     async for event in events:
@@ -253,10 +257,15 @@ class Run:
         self.channel.journalled(written, generated(self._own) - len(written))
 
     async def _stopped(self) -> None:
+        self._fenced()
         if self._stop == "hand_over":
             await self._write_note(replace(self._note, handed_over=True))
             return
         await self._settle("cancelled", self.draft.partial() if self.draft else (), usage=self._note.usage)
+
+    def _fenced(self) -> None:
+        if self._stop == "fenced":
+            raise Fenced(f"interaction {self.interaction.id} is another runner's now", id=self.interaction.id)
 
     async def _outgrown(self) -> None:
         limit = self._core.settings.max_output_bytes

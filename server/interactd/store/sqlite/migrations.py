@@ -221,11 +221,34 @@ def m004_terms(db: Database) -> None:
         db.conn.execute(statement)
 
 
+RUNNERS: Final = """
+-- beat is the time since the machine was started, beat_at the time of day, for people.
+CREATE TABLE runners (
+    id TEXT PRIMARY KEY NOT NULL,
+    version TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    boot TEXT NOT NULL,
+    started_at REAL NOT NULL,
+    beat_at REAL NOT NULL,
+    beat REAL NOT NULL,
+    lease_s REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+ALTER TABLE interactions ADD COLUMN cancel_asked_at REAL;
+"""
+
+
+def m005_runners(db: Database) -> None:
+    """Which daemons work on this file, and what they are asked to stop."""
+    for statement in _statements(RUNNERS):
+        db.conn.execute(statement)
+
+
 ALL: Final[Sequence[Callable[[Database], None]]] = (
     m001_sessions,
     m002_agent_runs,
     m003_environments,
     m004_terms,
+    m005_runners,
 )
 LATEST: Final = len(ALL)
 
