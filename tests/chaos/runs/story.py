@@ -112,8 +112,8 @@ class Story:
             if error.code != "conflict":
                 raise
 
-    def died(self) -> None:
-        """Note what the journal holds, right after a death."""
+    def died(self, pid: int) -> None:
+        """Note what the journal holds, right after the death of the daemon `pid` (0: nobody died)."""
         # The answer with a run's id may have died with the daemon: its input is known.
         inputs = "SELECT interaction_id, body FROM steps WHERE type = 'user_input'"
         numbers = {id: int(text(json.loads(body)).split()[1]) for id, body in self.world.rows(inputs)}
@@ -128,12 +128,13 @@ class Story:
                 run.journalled = max(run.journalled, round_of(read["id"]) + 1)
             elif type.endswith("_result") and read["call_id"].startswith("r"):
                 run.finished.add(read["call_id"])
-        for id, status, note in self.world.rows("SELECT id, status, pending FROM interactions"):
+        dead = {id for (id,) in self.world.rows("SELECT id FROM runners WHERE pid = ?", pid)}
+        for id, status, note, runner in self.world.rows("SELECT id, status, pending, runner FROM interactions"):
             run = self.runs[numbers[id]]
             if run.status is not None:
                 assert status == run.status, "a terminal status is for good"
             pending: Json = json.loads(note) if note else {}
-            for call in pending.get("flight", ()):
+            for call in pending.get("flight", ()) if runner in dead else ():
                 run.in_flight[call] += call not in run.finished
         self._check_nothing_again()
         self._asked_by_then = {run: len(asked) for run, asked in self.plans.asked.items()}
@@ -152,7 +153,7 @@ class Story:
         self.world.kill()
         # Its last commit may still be on the way.
         await until(lambda: not alive(self.world.pid))
-        self.died()
+        self.died(self.world.pid)
         await self.world.start()
 
     async def finish(self) -> None:
@@ -161,14 +162,14 @@ class Story:
             while self.open:
                 await self.look()
                 await asyncio.sleep(0.05)
-        self.died()
+        self.died(0)
         async with asyncio.timeout(30):
             await asyncio.gather(*(run.follower.task for run in self.runs if run.follower))
 
     def judge(self) -> None:
         """What must be true in the end."""
         logs: Counter[str] = Counter()
-        for log in (self.world.home.paths.data / "environments").glob("*/ws/log"):
+        for log in (self.world.seat.paths.data / "environments").glob("*/ws/log"):
             logs.update(log.read_text().split())
         rows = dict(self.world.rows("SELECT id, status FROM interactions"))
         assert rows == {run.id: run.status for run in self.runs}, "each run is one interaction"

@@ -24,6 +24,7 @@ from interactd.sandbox.environments.capture import CaptureLimits
 from interactd.sandbox.environments.keeping import Artifacts
 from interactd.sandbox.environments.making import Maker
 from interactd.sandbox.environments.place import Place, Wanted
+from interactd.sandbox.environments.presence import Presence
 from interactd.sandbox.environments.records import KEEP_S, Records
 from interactd.sandbox.environments.ways import Way, Ways
 from interactd.sandbox.environments.workspace import LeasedWorkspace
@@ -76,6 +77,7 @@ class LocalEnvironments:
         self._ways = ways or NetworkWays(None)
         self._kept = Artifacts(paths.data / "artifacts", store, capture_limits)
         self._places: dict[str, Place] = {}
+        self._presence = Presence(paths.data / "environments.lock")
         self._maker = Maker(self._root, self._ways, self._choose)
         self._watch: asyncio.Task[None] | None = None
 
@@ -85,6 +87,15 @@ class LocalEnvironments:
             await self._launchers.reap()
         except (InteractdError, OSError) as error:
             log.warning("what a killed daemon left could not be removed: %s", error)
+        alone = await asyncio.to_thread(self._presence.enter)
+        if alone:
+            await self._tidy()
+        await self._kept.start(alone=alone)
+        await asyncio.to_thread(self._presence.stay)
+        self._watch = asyncio.create_task(self._watching(), name="environments")
+
+    async def _tidy(self) -> None:
+        """Remove what killed daemons left half-done. Nobody else may be at work here."""
         for row in await self._all("creating"):
             await self._store.forget_environment(row["id"])
         for status in ("deleting", "expiring"):
@@ -95,8 +106,6 @@ class LocalEnvironments:
         for id in active.keys() - there:
             log.warning("the folder of environment %s is missing", id)
             await self._store.put_environment(records.tombstone(active[id], "deleted", None))
-        await self._kept.start()
-        self._watch = asyncio.create_task(self._watching(), name="environments")
 
     async def _all(self, status: str) -> list[Json]:
         return await self._store.list_environments(statuses=(status,), limit=1_000_000)
@@ -135,6 +144,7 @@ class LocalEnvironments:
             if isinstance(result, Exception):
                 log.warning("a sandbox did not stop: %s", result)
         await self._launchers.aclose()
+        self._presence.leave()
 
     # -- making and finding ------------------------------------------------------------------------------------------
     async def create(self, body: Mapping[str, Any], *, owner: str = "local", cwd: str | None = None) -> Environment:

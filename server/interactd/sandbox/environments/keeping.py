@@ -35,9 +35,12 @@ class Artifacts:
         # A content must not be removed as unused between its being put there and its row's being written.
         self._changing = asyncio.Lock()
 
-    async def start(self) -> None:
-        """Remove what a killed daemon left half-done: files being written, contents without a row, old archives."""
+    async def start(self, *, alone: bool = True) -> None:
+        """Remove what a killed daemon left half-done: files being written, contents without a row, old archives.
+        Not `alone`: they may be another daemon's, at work."""
         await asyncio.to_thread(self._contents.make)
+        if not alone:
+            return
         async with self._changing:
             kept = await self._store.kept_contents()
             await asyncio.to_thread(lambda: self._contents.remove(set(self._contents.everything()) - kept))

@@ -119,6 +119,8 @@ class SqliteRunners:
 
     async def bury(self, runner_id: str) -> None:
         await self._write(lambda db: remove(db, runner_id))
+        # After its row: while that is there, a missing file would say that nothing is known of it.
+        await asyncio.to_thread((folder_of(self._file) / f"{runner_id}.lock").unlink, True)
 
     async def claims(self, interaction_ids: Sequence[str]) -> dict[str, Claim]:
         ids = list(interaction_ids)
