@@ -78,7 +78,7 @@ class LocalEngine:
         await self._core.lease.begin(self._core.clock())
         await self._core.others.look()
         if self._core.environments is not None:
-            await self._core.environments.start()
+            await self._core.environments.start(alone=not self._core.others.live)
         self._started_at = self._core.clock()
         await adopt(self._core, self._queue)
         self._sweeper = asyncio.create_task(sweep_for_ever(self._core, self._queue, self._keeper), name="sweeper")
