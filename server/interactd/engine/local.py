@@ -90,6 +90,7 @@ class LocalEngine:
         wait stay queued there.
         """
         self._core.handing_over = True
+        self._queue.dispatcher.pause()
         loop = asyncio.get_running_loop()
         end = loop.time() + max(0.0, timeout_s)
         for run in self._queue.runs:
@@ -347,6 +348,7 @@ class LocalEngine:
             "uptime_s": max(0.0, core.clock() - self._started_at),
             "busy": self.busy,
             "queued": self._queue.queued,
+            "dispatch": self._queue.dispatcher.health(),
             "unread": await core.store.count_unread(owner=caller.owner),
             "store": await core.store.stats(),
             "auto": await core.catalog.explain_auto(connection=caller.connection),

@@ -230,6 +230,14 @@ class Store(Protocol):
         """
         ...
 
+    async def requeue(self, interaction_id: str, epoch: int, *, pending: Json | None) -> Interaction:
+        """Put a running interaction back into its session's line, with this note.
+
+        Raises:
+            Fenced: see above.
+        """
+        ...
+
     async def settle(
         self,
         interaction_id: str,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from interactd.engine.core import Core
 from interactd.engine.dispatch.queue import Queue
@@ -34,7 +35,7 @@ async def adopt(core: Core, queue: Queue) -> int:
                 if now.status != "queued":
                     await _take_up(core, queue, now, died=not mine)
                 elif mine or await core.store.runners.take_queued(now.id, now.runner):
-                    queue.enqueue(now)
+                    queue.enqueue(now, Note.read(await core.store.pending(now.id)))
                     sessions.add(now.session_id)
                 else:
                     continue
@@ -51,6 +52,9 @@ async def adopt(core: Core, queue: Queue) -> int:
 
 async def _take_up(core: Core, queue: Queue, interaction: Interaction, *, died: bool) -> None:
     note = Note.read(await core.store.pending(interaction.id))
+    if not note.waiting:
+        # It may have shown the beginning of an answer that is lost now.
+        note = replace(note, tries=note.tries + 1)
     if died:
         note = note.after_death()
     asked = (await core.store.runners.claims([interaction.id])).get(interaction.id)

@@ -201,6 +201,10 @@ class SqliteStore:
         )
         return turns.steps_as_kept(steps, first, values)
 
+    async def requeue(self, interaction_id: str, epoch: int, *, pending: Json | None) -> Interaction:
+        note = None if pending is None else rows.dump(pending)
+        return await self._write(lambda db: turns.requeue(db, interaction_id, epoch, note))
+
     async def settle(
         self,
         interaction_id: str,
