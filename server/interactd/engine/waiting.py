@@ -116,14 +116,19 @@ async def read(core: Core, queue: Queue, interaction: Interaction, session: Sess
 async def follow(core: Core, interaction_id: str, after: int) -> AsyncIterator[Event]:
     """See `Engine.events`."""
     whole = await core.interaction_id(interaction_id)
-    channel = core.hub.get(whole)
-    interaction = await core.store.get_interaction(whole)
-    if channel is None and interaction.status in _RUNS:
-        channel = core.hub.open(whole)
-    if channel is None:
-        channel = Channel(whole)
-        channel.replay(await core.store.get_steps(whole))
-        channel.status(interaction)
-        channel.end()
-    async for event in channel.read(after):
-        yield event
+    while True:
+        channel = core.hub.get(whole)
+        interaction = await core.store.get_interaction(whole)
+        live = channel is not None or interaction.status not in _RUNS or core.handed_over
+        if channel is None:
+            channel = Channel(whole, interaction.epoch)
+            channel.journalled(await core.store.get_steps(whole), 0)
+            channel.status(interaction)
+            channel.end()
+        async for event in channel.read(after):
+            after = event.seq
+            yield event
+        if live:
+            return
+        # Nobody here runs it: it is being taken up, or another daemon has it. What that one writes down is told.
+        await asyncio.sleep(_POLL_S)

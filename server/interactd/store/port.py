@@ -48,6 +48,9 @@ class Receipt:
     """Rows by table, e.g. `{"interactions": 3, "steps": 12, "index_entries": 10}`."""
     kept: dict[str, Any] = field(default_factory=dict[str, Any])
     """Interactions that a fork still needs: `{"interactions": 2, "sessions": ["ses_..."]}`; else empty."""
+    pending: bool = False
+    """Whether bytes of it may still be on the disk: a large file is rewritten when the daemon is idle. Never for long;
+    asked for again, the receipt says when it is done."""
 
 
 @dataclass(slots=True)

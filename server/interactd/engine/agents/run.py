@@ -35,7 +35,7 @@ from interactd.engine.run.draft import Draft
 from interactd.engine.run.history import Frame, estimate_request, instruction_of, tools_of
 from interactd.engine.run.note import Note
 from interactd.engine.run.outcome import unanswered
-from interactd.engine.run.runner import Run, plus
+from interactd.engine.run.runner import Run, generated, plus
 from interactd.errors import (
     Deleted,
     Expired,
@@ -288,8 +288,9 @@ class AgentRun(Run):
     # -- thinking --------------------------------------------------------------------------------------------
     async def _think(self, toolbox: Toolbox, limits: RunLimits) -> Ending | None:
         """One model call. `None` when the loop goes on, or the run is left to the next daemon."""
-        first = sum(step.type != "user_input" for step in self._own)
-        self.draft = draft = Draft(self._shown or self.channel, first, self._core.settings.max_output_bytes)
+        self.draft = draft = Draft(
+            self._shown or self.channel, generated(self._own), self._core.settings.max_output_bytes
+        )
         failure: InteractdError | None = None
         with self._interruptible(self._remaining(limits)) as scope:
             try:
@@ -425,16 +426,14 @@ class AgentRun(Run):
     # -- writing ---------------------------------------------------------------------------------------------
     async def _journal(self, steps: Sequence[Step], note: Note) -> None:
         """Commit steps and what happens next, to the disk and before anything else happens."""
-        first = sum(step.type != "user_input" for step in self._own)
+        first = generated(self._own)
         note = self._timed(note)
         written = await self._core.store.append(
             self.interaction.id, self.interaction.epoch, steps, pending=note.as_dict(), durable=True
         )
         self._note = note
         self._own.extend(written)
-        seen = sum(not step.type.endswith("_result") for step in written) if self.draft is not None else 0
-        # What was shown while it came is not shown again.
-        self.channel.replay(written[seen:], first + seen)
+        self.channel.journalled(written, first)
 
     async def _request(self, model: Model, shrink: float) -> ModelRequest:
         request = await self._core.history.request(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 
 from interactd.engine.core import Core
 from interactd.engine.dispatch.queue import Queue
@@ -52,9 +51,6 @@ async def adopt(core: Core, queue: Queue) -> int:
 
 async def _take_up(core: Core, queue: Queue, interaction: Interaction, *, died: bool) -> None:
     note = Note.read(await core.store.pending(interaction.id))
-    if not note.waiting:
-        # It may have shown the beginning of an answer that is lost now.
-        note = replace(note, tries=note.tries + 1)
     if died:
         note = note.after_death()
     asked = (await core.store.runners.claims([interaction.id])).get(interaction.id)

@@ -7,7 +7,7 @@ from typing import Final
 
 from interactd.nouns import Json, Usage
 
-_OF_DISPATCH: Final = ("ran", "not_before", "wait_s", "why", "retries", "tries")
+_OF_DISPATCH: Final = ("ran", "not_before", "wait_s", "why", "retries")
 _OF_AGENTS: Final = ("seconds", "cwd", "environment", "limits")
 
 
@@ -41,8 +41,6 @@ class Note:
     """The error code for which it is tried again."""
     retries: int = 0
     """How often that has happened since it last got on."""
-    tries: int = 0
-    """Attempts at this model call that may have shown something of an answer that was never kept."""
     seconds: float = 0.0
     """What the run has worked so far, without the time it waited or lay dead."""
     cwd: str | None = None
@@ -82,7 +80,6 @@ class Note:
             wait_s=note.get("wait_s", 0.0),
             why=note.get("why", ""),
             retries=note.get("retries", 0),
-            tries=note.get("tries", 0),
             seconds=note.get("seconds", 0.0),
             cwd=note.get("cwd"),
             environment=note.get("environment"),
@@ -100,9 +97,7 @@ class Note:
 
     def again(self, pause_s: float, now: float, why: str) -> Note:
         """The note of a run that is tried again in `pause_s`."""
-        return replace(
-            self, not_before=now + pause_s, wait_s=pause_s, why=why, retries=self.retries + 1, tries=self.tries + 1
-        )
+        return replace(self, not_before=now + pause_s, wait_s=pause_s, why=why, retries=self.retries + 1)
 
     def next_call(self, usage: Usage | None, *, bad: bool) -> Note:
         """The note for the next model call of the same run."""
@@ -111,7 +106,6 @@ class Note:
             call=self.call + 1,
             deaths=0,
             retries=0,
-            tries=0,
             usage=usage,
             bad_calls=self.bad_calls + 1 if bad else 0,
         )

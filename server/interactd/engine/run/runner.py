@@ -73,6 +73,7 @@ class Run:
         self._stop: Stop | None = None
         self._scope: anyio.CancelScope | None = None
         self.channel = core.hub.open(interaction.id)
+        self.channel.attempt = interaction.epoch
         core.refused.pop(interaction.id, None)
 
     @property
@@ -125,7 +126,7 @@ class Run:
 
     async def _go(self) -> None:
         self.channel.status(self.interaction)
-        self.channel.replay(self._own)
+        self.channel.journalled(self._own, 0)
         if waiting := self._waits():
             # A crash between the claim and the answers of `respond`: the caller still has to give them.
             log.info("%s still waits for %d function results", self.interaction.id, len(waiting))
@@ -169,7 +170,7 @@ class Run:
 
     async def _work(self) -> None:
         """From the first model call to the outcome."""
-        while await self._call(sum(step.type != "user_input" for step in self._own)):
+        while await self._call(generated(self._own)):
             pass
 
     async def _call(self, index: int) -> bool:
@@ -278,9 +279,7 @@ class Run:
         self.draft = None
         self._note = note
         self._own += written
-        first = sum(step.type != "user_input" for step in self._own) - len(written)
-        results = [step for step in written if step.type == "function_result"]
-        self.channel.replay(results, first + len(written) - len(results))
+        self.channel.journalled(written, generated(self._own) - len(written))
 
     async def _stopped(self) -> None:
         self._fenced()
@@ -380,6 +379,7 @@ class Run:
             pause = min(pause * 2, 5.0)
         self._core.refused.pop(settled.id, None)
         self.interaction = settled
+        self.channel.journalled(steps, generated(self._own))
         self.channel.status(settled)
         await self._keep_alive(settled)
 
@@ -399,6 +399,11 @@ class Run:
         if self._stop is not None:
             scope.cancel()
         return scope
+
+
+def generated(steps: Sequence[Step]) -> int:
+    """How many of the steps are not the user's: indexes of events count those."""
+    return sum(step.type != "user_input" for step in steps)
 
 
 def plus(a: Usage | None, b: Usage | None) -> Usage | None:

@@ -52,7 +52,7 @@ def accept(
         parent = connection.execute(_PARENT, (rows.exact(previous),)).fetchone()
         if parent is None:
             raise rows.missing(connection, "interaction", previous)
-        depth, skip_id, skip_depth = _skip(previous, parent)
+        depth, skip_id, skip_depth = skip(previous, parent)
         crosses = parent[4] != session_id
     moved = connection.execute(_HEAD, (id, depth, now, expires_at, session_id, now, at_head, previous))
     if moved.rowcount == 0:
@@ -257,7 +257,7 @@ def _insert_steps(connection: sqlite3.Connection, id: str, first: int, steps: Se
     connection.executemany(_INSERT_STEP, [(id, first + offset, *values) for offset, values in enumerate(steps)])
 
 
-def _skip(previous: str, parent: Sequence[Any]) -> tuple[int, str, int]:
+def skip(previous: str, parent: Sequence[Any]) -> tuple[int, str, int]:
     """Choose a child's depth and skip ancestor (a skew-binary list: O(log n) to any ancestor, O(1) to extend)."""
     depth, skip_depth, far_id, far_depth, _ = parent
     if depth - skip_depth == skip_depth - far_depth:
