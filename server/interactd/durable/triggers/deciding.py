@@ -25,7 +25,10 @@ def decide(trigger: Trigger, now: float, settings: DurableSettings) -> Decision:
     decision = Decision(trigger.id, trigger.revision, trigger.next_run_at, times.after(now), now)
     due = trigger.next_run_at
     if due is None or due > now:
-        # The clock went back: what is due next is worked out anew, and what has a record is not done again.
+        # The clock went back: what is due next is worked out anew, from a little before now, because the clock may have
+        # been wrong for a while. What has a record is not done again.
+        since = now if now < trigger.updated_at else max(now - settings.grace_s, trigger.updated_at)
+        decision.next_run_at = times.after(since)
         return decision
     last = latest(times, due, now)
     on_time = now - last <= settings.grace_s
