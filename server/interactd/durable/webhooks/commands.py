@@ -24,6 +24,7 @@ MAX_ARGV_BYTES = 64 * 1024
 MAX_TIMEOUT_S = 300
 _OUTPUT_BYTES = 64 * 1024
 _KILL_S = 2.0
+_LOOK_S = 0.2
 _DESKTOP_S = 10.0
 _PASSED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SYSTEMROOT", "USERPROFILE")
 _SESSION = ("DISPLAY", "WAYLAND_DISPLAY", "DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR", "XAUTHORITY")
@@ -142,17 +143,39 @@ async def _run(argv: Sequence[str], stdin: bytes, env: Mapping[str, str], timeou
     except (OSError, ValueError) as error:
         return Answer(False, error=f"{argv[0]} could not be run ({getattr(error, 'strerror', None) or error})")
     output = bytearray()
+    talking = asyncio.create_task(_talk(process, stdin, output))
+    code: int | None = None
     try:
         async with asyncio.timeout(timeout_s):
-            await asyncio.gather(_feed(process, stdin), _read(process, output))
-            code = await process.wait()
+            code = await _ended(process, talking)
     except TimeoutError:
-        text = _text(output)
-        return Answer(False, answer=text, error=f"the command took longer than {timeout_s:g} s and was killed")
+        code = None
     finally:
+        talking.cancel()
+        await asyncio.gather(talking, return_exceptions=True)
         await _kill(process)
+    if code is None:
+        error = f"the command took longer than {timeout_s:g} s and was killed"
+        return Answer(False, answer=_text(output), error=error)
     error = None if code == 0 else f"the command ended with exit code {code}"
     return Answer(code == 0, None if code < 0 else code, _text(output), error)
+
+
+async def _ended(process: asyncio.subprocess.Process, talking: asyncio.Task[None]) -> int:
+    """Return the exit code when the command itself has ended: what it left behind may hold its output open."""
+    waiting = asyncio.ensure_future(process.wait())
+    try:
+        while process.returncode is None:
+            await asyncio.wait({waiting, talking} if not talking.done() else {waiting}, timeout=_LOOK_S)
+        if not talking.done():
+            await asyncio.wait({talking}, timeout=_LOOK_S)
+    finally:
+        waiting.cancel()
+    return process.returncode
+
+
+async def _talk(process: asyncio.subprocess.Process, stdin: bytes, output: bytearray) -> None:
+    await asyncio.gather(_feed(process, stdin), _read(process, output))
 
 
 async def _feed(process: asyncio.subprocess.Process, data: bytes) -> None:
