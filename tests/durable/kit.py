@@ -185,7 +185,9 @@ class Receiver:
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             first, *lines = head.strip().split("\r\n")
-            headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+            headers = {
+                name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
+            }
             method, path, _ = first.split(" ")
             body = await reader.readexactly(int(headers.get("content-length", "0")))
             got = Got(method, path, headers, body)

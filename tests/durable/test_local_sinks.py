@@ -201,7 +201,7 @@ async def test_a_machine_without_notifications_says_so(tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("program", ["notify-send", "osascript", "powershell"])
 def test_what_is_shown_is_never_code(program: str) -> None:
-    nasty = "\"; do shell script \"rm -rf /\"; $(id) `id` --icon=x"
+    nasty = '"; do shell script "rm -rf /"; $(id) `id` --icon=x'
     argv, stdin = commands.desktop_argv(program, nasty, nasty)
     code = [word for word in argv if word not in (nasty,)]
     assert not any("rm -rf" in word for word in code)

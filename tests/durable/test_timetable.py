@@ -167,7 +167,9 @@ def test_this_machines_zone_is_one_there_is() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    schedule=st.sampled_from(["*/7 * * * *", "30 2 * * *", "@hourly", "0 9 * * 1", "every 90m", "0 0 29 2 *", "@yearly"]),
+    schedule=st.sampled_from(
+        ["*/7 * * * *", "30 2 * * *", "@hourly", "0 9 * * 1", "every 90m", "0 0 29 2 *", "@yearly"]
+    ),
     name=st.sampled_from([NEW_YORK, BERLIN, LORD_HOWE, "UTC"]),
     begin=st.integers(1_760_000_000, 1_800_000_000),
     length=st.integers(0, 20 * 86_400),

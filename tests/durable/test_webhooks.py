@@ -133,7 +133,9 @@ async def test_only_those_who_asked_are_told(tmp_path: Path) -> None:
         await r.turn(background=True)
         assert sorted(got.path for got in await to.received(3)) == ["/all", "/all", "/background"]
         await r.delivered(3)
-        assert (await r.schedules.list_deliveries(webhook_id=other.webhook.id, caller=Caller(owner="other"))).items == []
+        assert (
+            await r.schedules.list_deliveries(webhook_id=other.webhook.id, caller=Caller(owner="other"))
+        ).items == []
 
 
 async def test_what_fails_is_tried_again_under_the_same_id_until_it_arrives(tmp_path: Path) -> None:
@@ -154,7 +156,15 @@ async def test_what_fails_is_tried_again_under_the_same_id_until_it_arrives(tmp_
         assert done.log[0].answer == "x" * 300
         assert "redirect" in (done.log[1].error or "")
         assert {got.headers["webhook-id"] for got in to.got} == {done.id}
-        assert all(Verifier(secret).sign(done.id, datetime.fromtimestamp(int(g.headers["webhook-timestamp"]), UTC).replace(tzinfo=None), g.body.decode()) == g.headers["webhook-signature"] for g in to.got)
+        assert all(
+            Verifier(secret).sign(
+                done.id,
+                datetime.fromtimestamp(int(g.headers["webhook-timestamp"]), UTC).replace(tzinfo=None),
+                g.body.decode(),
+            )
+            == g.headers["webhook-signature"]
+            for g in to.got
+        )
         assert (await r.schedules.get_webhook(id)).failing_since is None
 
 
@@ -367,7 +377,13 @@ async def test_a_secret_whose_webhook_was_never_made_is_swept_away(tmp_path: Pat
         _, secret = await hook(r, to)
     file = tmp_path / "data" / "webhook-secrets.json"
     kept = json.loads(file.read_text())
-    lost = {**kept["credentials"][0], "id": "whk_lost.1", "secret": "whsec_bG9zdA==", "created_at": 1.0, "updated_at": 1.0}
+    lost = {
+        **kept["credentials"][0],
+        "id": "whk_lost.1",
+        "secret": "whsec_bG9zdA==",
+        "created_at": 1.0,
+        "updated_at": 1.0,
+    }
     file.write_text(json.dumps({**kept, "credentials": [*kept["credentials"], lost]}))
     async with rig(tmp_path):
         text = file.read_text()
@@ -463,7 +479,13 @@ async def test_changing_a_webhook_checks_what_making_one_does(tmp_path: Path) ->
     async with rig(tmp_path) as r, receiver() as to:
         id, _ = await hook(r, to)
         changed = await r.schedules.update_webhook(
-            id, {"name": "Mine", "subscribed_events": ["interaction.failed"], "uri": to.url("/new"), "user_metadata": {"a": 1}}
+            id,
+            {
+                "name": "Mine",
+                "subscribed_events": ["interaction.failed"],
+                "uri": to.url("/new"),
+                "user_metadata": {"a": 1},
+            },
         )
         assert (changed.name, changed.subscribed_events, changed.target) == (
             "Mine",
