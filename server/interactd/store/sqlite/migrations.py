@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from interactd.errors import StorageError
+from interactd.store.sqlite.queries.schedules.tables import SCHEDULES
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -243,12 +244,19 @@ def m005_runners(db: Database) -> None:
         db.conn.execute(statement)
 
 
+def m006_schedules(db: Database) -> None:
+    """Triggers and what they ran; webhooks and what they were told."""
+    for statement in _statements(SCHEDULES):
+        db.conn.execute(statement)
+
+
 ALL: Final[Sequence[Callable[[Database], None]]] = (
     m001_sessions,
     m002_agent_runs,
     m003_environments,
     m004_terms,
     m005_runners,
+    m006_schedules,
 )
 LATEST: Final = len(ALL)
 

@@ -19,9 +19,11 @@ from interactd.store.sqlite import connect, deleting, migrations, retention
 from interactd.store.sqlite.archive import SqliteArchive
 from interactd.store.sqlite.checkpoints import Checkpointer
 from interactd.store.sqlite.queries import arrival, environments, history, removal, rows, search, sessions, turns
+from interactd.store.sqlite.queries.schedules import hooks
 from interactd.store.sqlite.readers import Readers
 from interactd.store.sqlite.retention import SqliteRetention
 from interactd.store.sqlite.runners import SqliteRunners
+from interactd.store.sqlite.schedules import SqliteSchedules
 from interactd.store.sqlite.spare import Spare
 from interactd.store.sqlite.upkeep import Upkeep
 from interactd.store.sqlite.writer import Work, Writer
@@ -43,6 +45,8 @@ class SqliteStore:
         self._readers: Readers | None = None
         self._checkpoints: Checkpointer | None = None
         self.runners = SqliteRunners(path, self._read, self._write)
+        self.schedules = SqliteSchedules(self._read, self._write)
+        """Triggers and webhooks: a port of its own over the same file."""
         self.upkeep = Upkeep(path, lambda: self._writer is not None and self._writer.busy)
         self.spare = Spare(path)
         self.archive = SqliteArchive(path, self._write)
@@ -229,9 +233,15 @@ class SqliteStore:
             raise InvalidArgument(f"an interaction cannot be settled as {status}", field="status")
         values, size = rows.step_values(steps, now)
         outcome = (None if error is None else rows.dump(error), rows.clean(finish_reason), rows.clean(model))
-        return await self._write(
-            lambda db: turns.settle(db, interaction_id, epoch, status, values, usage, outcome, now), size=size
-        )
+
+        def settle(db: sqlite3.Connection) -> tuple[Interaction, bool]:
+            settled = turns.settle(db, interaction_id, epoch, status, values, usage, outcome, now)
+            return hooks.with_news(db, settled, now)
+
+        settled, news = await self._write(settle, size=size)
+        if news:
+            self.schedules.changed()
+        return settled
 
     async def place(
         self, interaction_id: str, epoch: int, *, environment_id: str, isolation: Json | None = None

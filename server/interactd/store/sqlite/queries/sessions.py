@@ -14,7 +14,7 @@ from interactd.store.sqlite.queries import rows
 
 KEY_LIFE_S: Final = 24 * 3600.0
 PAGE_MAX: Final = 1000
-StartKind = Literal["create_session", "fork_session", "send_turn"]
+StartKind = Literal["create_session", "fork_session", "send_turn", "create_trigger", "run_trigger", "create_webhook"]
 
 
 def find(connection: sqlite3.Connection, kind: Literal["session", "interaction", "environment"], prefix: str) -> str:
