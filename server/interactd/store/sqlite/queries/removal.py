@@ -16,6 +16,7 @@ from interactd.errors import Conflict
 from interactd.ids import new_id
 from interactd.store.port import Receipt
 from interactd.store.sqlite.queries import environments, rows, sessions
+from interactd.store.sqlite.queries.money import folding
 
 ENTRIES_PIECE: Final = 100
 PAGES_PIECE: Final = 200
@@ -138,6 +139,7 @@ def _remove(connection: sqlite3.Connection, id: str, owner: str, now: float, rea
     )
     steps = execute(f"DELETE FROM steps WHERE {mine}", (id,)).rowcount
     kept_files = environments.drop_artifacts(connection, id)
+    folding.drop(connection, id, now)
     execute(
         "INSERT INTO tombstones (id, kind, session_id, owner, created_at, deleted_at, reason)"
         " SELECT id, 'interaction', session_id, ?, created_at, ?, ? FROM interactions WHERE session_id = ?",
