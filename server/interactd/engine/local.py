@@ -18,9 +18,11 @@ from interactd.engine.core import Core
 from interactd.engine.dispatch.cancel import cancel
 from interactd.engine.dispatch.queue import Queue
 from interactd.engine.dispatch.recovery import adopt
+from interactd.engine.dispatch.runners.keeper import Keeper
 from interactd.engine.dispatch.sweeper import sweep_for_ever
 from interactd.engine.port import Event, Result
 from interactd.engine.settings import EngineSettings
+from interactd.errors import StorageError, StorageFull
 from interactd.models.port import Catalog, ModelInfo
 from interactd.nouns import LOCAL, Caller, GenerationConfig, Json, Session
 from interactd.sandbox.environments_port import Artifact, Environments
@@ -66,17 +68,20 @@ class LocalEngine:
             extra_tools=extra_tools,
         )
         self._queue = Queue(self._core)
+        self._keeper = Keeper(self._core, self._queue)
         self._sweeper: asyncio.Task[None] | None = None
         self._started_at = clock()
 
     # -- life ------------------------------------------------------------------------------------------------
     async def start(self) -> None:
         await self._core.store.open()
+        await self._core.lease.begin(self._core.clock())
+        await self._core.others.look()
         if self._core.environments is not None:
             await self._core.environments.start()
         self._started_at = self._core.clock()
-        await adopt(self._core, self._queue, died=True)
-        self._sweeper = asyncio.create_task(sweep_for_ever(self._core, self._queue), name="sweeper")
+        await adopt(self._core, self._queue)
+        self._sweeper = asyncio.create_task(sweep_for_ever(self._core, self._queue, self._keeper), name="sweeper")
 
     async def drain(self, timeout_s: float) -> bool:
         """Take no more work; let running model calls finish for `timeout_s`, then stop those that are left.
@@ -113,10 +118,13 @@ class LocalEngine:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._sweeper
             self._sweeper = None
+        await self._keeper.aclose()
         await self._core.finished(_LAST_WRITES_S)
         if self._core.environments is not None:
             await self._core.environments.aclose()
         await self._core.catalog.aclose()
+        with contextlib.suppress(StorageError, StorageFull):
+            await self._core.lease.end()
         await self._core.store.aclose()
 
     @property

@@ -60,7 +60,9 @@ class Result:
 class Event:
     """A live event of one interaction, in order: `step.start`, `step.delta`, `step.stop`, `interaction.status`.
 
-    `data` has the Interactions API's payload for that event; `seq` counts from 1 within the attempt.
+    `data` has the Interactions API's payload for that event. `seq` grows, with gaps, and outlives the daemon: see
+    `Engine.events`. `step.stop` comes when the step is journalled, once; `step.start` of an index that was begun before
+    begins it, and all after it, anew (the daemon that had begun it died).
     """
 
     seq: int
@@ -150,7 +152,8 @@ class Engine(Protocol):
         ...
 
     def events(self, interaction_id: str, *, after: int = 0) -> AsyncIterator[Event]:
-        """Live events from now (with the steps so far replayed first), ending when the interaction does."""
+        """The steps so far, then live events, ending when the interaction rests. With the `seq` of the last event that
+        was had, from this daemon or an earlier one, as `after`: those that were not."""
         ...
 
     async def respond(

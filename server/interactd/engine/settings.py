@@ -37,5 +37,7 @@ class EngineSettings:
     sweep_every_s: float = 60
     journal_patience_s: float = 300
     """How long the outcome of a model call is held in memory while the disk refuses it; then the call is made again."""
+    lease_s: float = 30
+    """How long this daemon may give no sign of life before another one on the same store may take what it runs."""
     cancel_patience_s: float = 5
     """How long a cancel waits for the provider's connection to close before it settles without it."""

@@ -25,6 +25,7 @@ from interactd.nouns import Caller, GenerationConfig, Interaction, Json, Session
 from interactd.store.port import IdempotencyKey
 
 _LARGE = 256 * 1024
+_TRIES = 20
 
 
 async def send(
@@ -169,63 +170,93 @@ async def _accept(
     on_terms: Terms,
 ) -> Result:
     async with core.session_lock(session_id):
-        core.check_accepting()
-        session = await core.session(session_id, caller)
-        status = await _place(core, queue, session_id, asked.queue)
-        now = core.clock()
-        parent, depth = session.head, session.turns + 1
-        if previous is not None and previous != session.head:
-            found = await core.in_tree(session, previous)
-            parent, depth = found.id, found.depth + 1
-        first = int(status == "in_progress")
-        config = _config(asked, session, definition)
-        place, body = (None, None) if definition is None else choice.place_for(of_agent, session)
-        interaction = Interaction(
-            id=new_id("interaction"),
+        for _ in range(_TRIES):
+            try:
+                return await _accept_at_head(
+                    core, queue, session_id, previous, asked, chosen, key, caller, definition, of_agent, on_terms
+                )
+            except Conflict as error:
+                # Another daemon was quicker in this session: look again, unless its turn is in our way for good.
+                if "head" not in error.fields and not (asked.queue and "interaction_id" in error.fields):
+                    raise _busy(error) from error
+        raise Overloaded(
+            f"Other daemons keep sending turns to session {session_id}; nothing was started.",
+            repair="Call again with the same arguments.",
             session_id=session_id,
-            status=status,
-            created_at=now,
-            previous_interaction_id=parent,
-            model=chosen.label,
-            agent=None if definition is None else definition.id,
-            agent_hash=None if definition is None else definition.hash,
-            environment_id=place,
-            system_instruction=asked.system_instruction,
-            generation_config=config,
-            tools=asked.tools or [],
-            background=asked.background,
-            depth=depth,
-            epoch=first,
-            attempt=first,
-            started_at=now if first else None,
-            budget=on_terms.budget,
-            approvals=on_terms.approvals,
-            dispatch=on_terms.dispatch,
+            retry=True,
         )
-        step = user_input(asked.content)
-        step.seq, step.created_at = 0, now
-        expires_at = None if session.ttl_s is None else now + session.ttl_s
-        note = Note(connection=caller.connection)
-        if definition is not None:
-            note = replace(note, cwd=caller.cwd, environment=body, limits=of_agent.limits)
-        try:
-            started = await core.store.accept(
-                interaction, [step], expires_at=expires_at, key=key, pending=note.as_dict()
-            )
-        except Conflict as error:
-            raise _busy(error) from error
-        if not started.created:
-            return await result_of(core, queue, await core.store.get_interaction(started.id), replayed=True)
-        session.head, session.turns, session.expires_at, session.updated_at = interaction.id, depth, expires_at, now
-        if first:
-            queue.launch(interaction, session, [step], note, chosen)
-        else:
-            queue.enqueue(interaction)
-            # The turn in front may have ended since we looked, and found nothing to start.
-            queue.advance_soon(session_id)
-        return Result(
-            session=session, interaction=interaction, steps=[step], queue_position=queue.position(interaction)
-        )
+
+
+async def _accept_at_head(
+    core: Core,
+    queue: Queue,
+    session_id: str,
+    previous: str | None,
+    asked: _Asked,
+    chosen: Model,
+    key: IdempotencyKey | None,
+    caller: Caller,
+    definition: AgentDefinition | None,
+    of_agent: choice.Asked,
+    on_terms: Terms,
+) -> Result:
+    core.check_accepting()
+    session = await core.session(session_id, caller)
+    status = await _place(core, queue, session_id, asked.queue)
+    now = core.clock()
+    parent, depth = session.head, session.turns + 1
+    if previous is not None and previous != session.head:
+        found = await core.in_tree(session, previous)
+        parent, depth = found.id, found.depth + 1
+    first = int(status == "in_progress")
+    config = _config(asked, session, definition)
+    place, body = (None, None) if definition is None else choice.place_for(of_agent, session)
+    interaction = Interaction(
+        id=new_id("interaction"),
+        session_id=session_id,
+        status=status,
+        created_at=now,
+        previous_interaction_id=parent,
+        model=chosen.label,
+        agent=None if definition is None else definition.id,
+        agent_hash=None if definition is None else definition.hash,
+        environment_id=place,
+        system_instruction=asked.system_instruction,
+        generation_config=config,
+        tools=asked.tools or [],
+        background=asked.background,
+        depth=depth,
+        epoch=first,
+        attempt=first,
+        started_at=now if first else None,
+        budget=on_terms.budget,
+        approvals=on_terms.approvals,
+        dispatch=on_terms.dispatch,
+    )
+    step = user_input(asked.content)
+    step.seq, step.created_at = 0, now
+    expires_at = None if session.ttl_s is None else now + session.ttl_s
+    note = Note(connection=caller.connection)
+    if definition is not None:
+        note = replace(note, cwd=caller.cwd, environment=body, limits=of_agent.limits)
+    started = await core.store.accept(
+        interaction,
+        [step],
+        expires_at=expires_at,
+        key=key,
+        pending=note.as_dict(),
+        at_head=previous is None,
+    )
+    if not started.created:
+        return await result_of(core, queue, await core.store.get_interaction(started.id), replayed=True)
+    session.head, session.turns, session.expires_at, session.updated_at = interaction.id, depth, expires_at, now
+    if first:
+        queue.launch(interaction, session, [step], note, chosen)
+    else:
+        queue.enqueue(interaction)
+        # The turn in front may have ended since we looked, and found nothing to start.
+        queue.advance_soon(session_id)
+    return Result(session=session, interaction=interaction, steps=[step], queue_position=queue.position(interaction))
 
 
 async def _place(core: Core, queue: Queue, session_id: str, may_queue: bool) -> Status:
@@ -245,7 +276,10 @@ async def _place(core: Core, queue: Queue, session_id: str, may_queue: bool) -> 
     waiting = queue.waiting_in(session_id)
     if not may_queue:
         if waiting:
-            raise _busy(Conflict("", interaction_id=queue.next_in(session_id), status="queued"))
+            raise Conflict("", interaction_id=queue.next_in(session_id), status="queued")
+        if core.others.live:
+            for one in await core.store.active(session_id):
+                raise Conflict("", interaction_id=one.id, status=one.status)
         return "in_progress"
     if waiting >= settings.max_queued:
         raise Overloaded(

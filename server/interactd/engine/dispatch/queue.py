@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 
 from interactd.engine.agents.run import run_of
 from interactd.engine.core import Core
@@ -33,6 +33,8 @@ class Queue:
         self._runs: dict[str, Run] = {}
         self._by_session: dict[str, Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self.on_work: Callable[[], None] = _nothing
+        """Called when something runs or waits that did not before."""
 
     @property
     def running(self) -> int:
@@ -53,6 +55,11 @@ class Queue:
         """The session's run, unless it is writing its outcome already."""
         run = self._by_session.get(session_id)
         return None if run is None or run.settling else run
+
+    @property
+    def waiting(self) -> list[str]:
+        """Every interaction that waits in some session's line."""
+        return [id for line in self._waiting.values() for id in line]
 
     def knows(self, interaction: Interaction) -> bool:
         """Whether the interaction runs or waits here."""
@@ -84,11 +91,29 @@ class Queue:
             # Its claim was under way when the hand-over began: the next daemon makes the call.
             run.stop("hand_over")
         self._own(self._run(run), f"run {interaction.id}")
+        self.on_work()
 
     def enqueue(self, interaction: Interaction) -> None:
         """Put an accepted, queued turn at the end of its session's line."""
         self._waiting.setdefault(interaction.session_id, deque()).append(interaction.id)
         self._core.hub.open(interaction.id).status(interaction)
+        self.on_work()
+
+    def arrange(self, session_id: str, order: Sequence[str]) -> None:
+        """Put the session's line into this order; who is not in it stays at the end."""
+        if line := self._waiting.get(session_id):
+            place = {id: at for at, id in enumerate(order)}
+            self._waiting[session_id] = deque(sorted(line, key=lambda id: place.get(id, len(place))))
+
+    def forget(self, interaction_id: str) -> None:
+        """Let go of a waiting turn that was settled elsewhere."""
+        for session_id, line in list(self._waiting.items()):
+            if interaction_id in line:
+                line.remove(interaction_id)
+                if not line:
+                    del self._waiting[session_id]
+        if channel := self._core.hub.get(interaction_id):
+            self._core.hub.close(channel)
 
     def drop(self, interaction: Interaction) -> None:
         """Take a turn out of its session's line, if it is in it."""
@@ -133,9 +158,11 @@ class Queue:
         try:
             async with core.session_lock(session_id):
                 while (line := self._waiting.get(session_id)) and not core.handing_over:
-                    if any(one.status != "queued" for one in await core.store.active(session_id)):
+                    active = await core.store.active(session_id)
+                    if any(one.status != "queued" for one in active) or core.handing_over:
                         return
-                    if core.handing_over:
+                    if active and active[0].id not in line and core.others.holds(active[0].runner):
+                        # It is another daemon's turn to start one; we see when it has ended.
                         return
                     first = line[0]
                     claimed = await core.store.claim(first, from_status=("queued",), now=core.clock())
@@ -163,3 +190,7 @@ class Queue:
     def waiting_sessions(self) -> list[str]:
         """Sessions in which turns wait."""
         return list(self._waiting)
+
+
+def _nothing() -> None:
+    return None

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import anyio
 
@@ -34,7 +34,9 @@ from interactd.nouns import Interaction, Json, Session, Status, Step, Usage
 
 log = logging.getLogger(__name__)
 
-Stop = Literal["cancel", "hand_over"]
+Stop = Literal["cancel", "hand_over", "fenced"]
+"""Why: somebody cancelled it; the daemon leaves; another daemon has it or it is over."""
+_STRONGER: Final = ("hand_over", "cancel", "fenced")
 
 
 class Run:
@@ -64,6 +66,7 @@ class Run:
         self._stop: Stop | None = None
         self._scope: anyio.CancelScope | None = None
         self.channel = core.hub.open(interaction.id)
+        self.channel.attempt = interaction.epoch
         core.refused.pop(interaction.id, None)
 
     @property
@@ -71,8 +74,9 @@ class Run:
         return self._note.connection
 
     def stop(self, why: Stop) -> None:
-        """Stop the model call and go: settle as cancelled, or leave the rest to the next daemon. Returns at once."""
-        if self._stop is None or why == "cancel":
+        """Stop the model call and go: settle as cancelled, leave the rest to the next daemon, or write nothing at all.
+        Returns at once."""
+        if self._stop is None or _STRONGER.index(why) > _STRONGER.index(self._stop):
             self._stop = why
         if self._scope is not None:
             self._scope.cancel()
@@ -115,7 +119,7 @@ class Run:
 
     async def _go(self) -> None:
         self.channel.status(self.interaction)
-        self.channel.replay(self._own)
+        self.channel.journalled(self._own, 0)
         if waiting := self._waits():
             # A crash between the claim and the answers of `respond`: the caller still has to give them.
             log.info("%s still waits for %d function results", self.interaction.id, len(waiting))
@@ -141,7 +145,7 @@ class Run:
 
     async def _work(self) -> None:
         """From the first model call to the outcome."""
-        while await self._call(sum(step.type != "user_input" for step in self._own)):
+        while await self._call(generated(self._own)):
             pass
 
     async def _call(self, index: int) -> bool:
@@ -185,6 +189,7 @@ class Run:
         shrink = 1.0
         while True:
             request = await self._request(model, shrink)
+            await self._core.lease.check(self.interaction)
             try:
                 async with aclosing(cast("Any", model.stream(request))) as events:
                     async for event in events:
@@ -249,15 +254,18 @@ class Run:
         self.draft = None
         self._note = note
         self._own += written
-        first = sum(step.type != "user_input" for step in self._own) - len(written)
-        results = [step for step in written if step.type == "function_result"]
-        self.channel.replay(results, first + len(written) - len(results))
+        self.channel.journalled(written, generated(self._own) - len(written))
 
     async def _stopped(self) -> None:
+        self._fenced()
         if self._stop == "hand_over":
             await self._write_note(replace(self._note, handed_over=True))
             return
         await self._settle("cancelled", self.draft.partial() if self.draft else (), usage=self._note.usage)
+
+    def _fenced(self) -> None:
+        if self._stop == "fenced":
+            raise Fenced(f"interaction {self.interaction.id} is another runner's now", id=self.interaction.id)
 
     async def _outgrown(self) -> None:
         limit = self._core.settings.max_output_bytes
@@ -314,6 +322,7 @@ class Run:
             pause = min(pause * 2, 5.0)
         self._core.refused.pop(settled.id, None)
         self.interaction = settled
+        self.channel.journalled(steps, generated(self._own))
         self.channel.status(settled)
         await self._keep_alive(settled)
 
@@ -333,6 +342,11 @@ class Run:
         if self._stop is not None:
             scope.cancel()
         return scope
+
+
+def generated(steps: Sequence[Step]) -> int:
+    """How many of the steps are not the user's: indexes of events count those."""
+    return sum(step.type != "user_input" for step in steps)
 
 
 def plus(a: Usage | None, b: Usage | None) -> Usage | None:

@@ -221,6 +221,28 @@ def m004_terms(db: Database) -> None:
         db.conn.execute(statement)
 
 
+RUNNERS: Final = """
+-- beat is the time since the machine was started, beat_at the time of day, for people.
+CREATE TABLE runners (
+    id TEXT PRIMARY KEY NOT NULL,
+    version TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    boot TEXT NOT NULL,
+    started_at REAL NOT NULL,
+    beat_at REAL NOT NULL,
+    beat REAL NOT NULL,
+    lease_s REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+ALTER TABLE interactions ADD COLUMN cancel_asked_at REAL;
+"""
+
+
+def m005_runners(db: Database) -> None:
+    """Which daemons work on this file, and what they are asked to stop."""
+    for statement in _statements(RUNNERS):
+        db.conn.execute(statement)
+
+
 MONEY: Final = """
 -- kind: call (of a model) or time (one attempt's). state: reserved, then settled, released or unknown. Money is in
 -- nano-dollars. scopes: the totals that hold its reservation, until it is settled.
@@ -294,7 +316,7 @@ CREATE TABLE ledger_folded (
 """
 
 
-def m005_money(db: Database) -> None:
+def m006_money(db: Database) -> None:
     """What model calls cost, and what is left of budgets."""
     for statement in _statements(MONEY):
         db.conn.execute(statement)
@@ -305,7 +327,8 @@ ALL: Final[Sequence[Callable[[Database], None]]] = (
     m002_agent_runs,
     m003_environments,
     m004_terms,
-    m005_money,
+    m005_runners,
+    m006_money,
 )
 LATEST: Final = len(ALL)
 

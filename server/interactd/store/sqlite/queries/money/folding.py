@@ -31,9 +31,9 @@ ON CONFLICT (owner, day, agent, provider, model) DO UPDATE SET
 """
 
 
-def drop(connection: sqlite3.Connection, session_id: str, now: float) -> int:
+def drop(connection: sqlite3.Connection, session_id: str, now: float) -> dict[str, int]:
     """Take a session out of the ledger: what it cost goes into sums by day that name no session. Called while its
-    interactions are still there. Returns how many lines went."""
+    interactions are still there (`removal.HOOKS`). Returns how many lines went."""
     execute = connection.execute
     # Turns that went to a fork take their lines along.
     execute(
@@ -55,4 +55,4 @@ def drop(connection: sqlite3.Connection, session_id: str, now: float) -> int:
     execute(_FOLD, (session_id,))
     lines = execute("DELETE FROM ledger WHERE session_id = ?", (session_id,)).rowcount
     connection.executemany("DELETE FROM spent WHERE scope = ? AND key = ?", list(gone))
-    return lines
+    return {"ledger": lines} if lines else {}
