@@ -11,7 +11,7 @@ from interactd.paths import Paths
 from interactd.sandbox.launchers.bubblewrap.owner import uid_for
 
 STATE = {"daemon.json", "daemon.lock", "start.lock", "token", "log", "run"}
-DATA = {"agents", "artifacts", "environments", "environments.lock", "interactd.db", "interactd.db-runners", "sandbox"}
+DATA = {"agents", "artifacts", "environments", "interactd.db", "interactd.db-runners", "sandbox"}
 DATA |= {"spare"}
 
 

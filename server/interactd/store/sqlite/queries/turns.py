@@ -10,6 +10,7 @@ from interactd.errors import Conflict, Expired, Fenced, InteractdError
 from interactd.nouns import OPEN, TERMINAL, Interaction, Json, Status, Step, Usage
 from interactd.store.port import IdempotencyKey, Started
 from interactd.store.sqlite.queries import rows, sessions
+from interactd.store.sqlite.queries.schedules import hooks
 
 RUNNING: Final = "status IN ('in_progress', 'requires_action')"
 
@@ -85,6 +86,7 @@ def accept(
     if interaction.agent and interaction.agent_hash:
         sessions.pin(connection, session_id, interaction.agent, interaction.agent_hash)
     sessions.keep_key(connection, "send_turn", key, id, session_id, now)
+    hooks.accepted(connection, interaction, key)
     return Started(id, created=True)
 
 
@@ -161,6 +163,18 @@ def append(
     connection.execute("UPDATE interactions SET steps = steps + ?, pending = ? WHERE id = ?", (len(steps), pending, id))
     _insert_steps(connection, id, row[2], steps)
     return row[2]
+
+
+def requeue(connection: sqlite3.Connection, id: str, epoch: int, pending: str | None) -> Interaction:
+    """Put it back into its session's line."""
+    row = connection.execute(f"SELECT {rows.INTERACTION} FROM interactions WHERE id = ?", (rows.exact(id),)).fetchone()
+    if row is None:
+        raise rows.missing(connection, "interaction", id)
+    found = rows.interaction(row)
+    _fence(id, epoch, found.epoch, found.status)
+    connection.execute("UPDATE interactions SET status = 'queued', pending = ? WHERE id = ?", (pending, id))
+    found.status = "queued"
+    return found
 
 
 def settle(
