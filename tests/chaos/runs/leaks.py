@@ -11,8 +11,7 @@ from interactd.paths import Paths
 from interactd.sandbox.launchers.bubblewrap.owner import uid_for
 
 STATE = {"daemon.json", "daemon.lock", "start.lock", "token", "log", "run"}
-DATA = {"agents", "artifacts", "environments", "interactd.db", "interactd.db-runners", "sandbox"}
-DATA |= {"spare"}
+DATA = {"agents", "artifacts", "environments", "interactd.db", "interactd.db-runners", "sandbox", "spare"}
 
 
 def left(paths: Paths, root: Path, daemons: Collection[int], nursery: int) -> list[str]:

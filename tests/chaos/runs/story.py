@@ -7,6 +7,7 @@ import json
 import random
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from chaos.runs.follower import Follower
@@ -51,7 +52,7 @@ class Story:
         self._sessions: list[str] = []
         self._most = sessions
         self._asked_by_then: dict[int, int] = {}
-        self._marks_by_then: Counter[str] = Counter()
+        self._logs: Counter[str] = Counter()
 
     async def begin(self, count: int) -> list[Run]:
         """Start some runs."""
@@ -157,20 +158,29 @@ class Story:
         await self.world.start()
 
     async def finish(self) -> None:
-        """No more deaths: everything ends."""
-        async with asyncio.timeout(120):
-            while self.open:
-                await self.look()
-                await asyncio.sleep(0.05)
+        """No more deaths: everything ends. A last turn in each session shows what its files have become."""
+        await self._all_end()
+        last = [Run(len(self.runs) + n, session) for n, session in enumerate(self._sessions)]
+        for run in last:
+            self.plans.note(run.number)
+        self.runs += last
+        await self._all_end()
+        for run in last:
+            for kept in await self.world.call("artifacts", interaction_id=run.id):
+                if kept["name"] == "log":
+                    self._logs.update(Path(kept["path"]).read_text().split())
         self.died(0)
         async with asyncio.timeout(30):
             await asyncio.gather(*(run.follower.task for run in self.runs if run.follower))
 
+    async def _all_end(self) -> None:
+        async with asyncio.timeout(240):
+            while self.open:
+                await self.look()
+                await asyncio.sleep(0.05)
+
     def judge(self) -> None:
         """What must be true in the end."""
-        logs: Counter[str] = Counter()
-        for log in (self.world.seat.paths.data / "environments").glob("*/ws/log"):
-            logs.update(log.read_text().split())
         rows = dict(self.world.rows("SELECT id, status FROM interactions"))
         assert rows == {run.id: run.status for run in self.runs}, "each run is one interaction"
         for run in self.runs:
@@ -180,11 +190,11 @@ class Story:
                     "SELECT type, body FROM steps WHERE interaction_id = ? ORDER BY seq", run.id
                 )
             ]
-            self._judge_run(run, steps, logs)
+            self._judge_run(run, steps)
             if run.follower is not None:
                 run.follower.judge([step for step in steps if step[0] != "user_input"])
 
-    def _judge_run(self, run: Run, steps: list[tuple[str, Json]], logs: Counter[str]) -> None:
+    def _judge_run(self, run: Run, steps: list[tuple[str, Json]]) -> None:
         crashed = run.status == "failed"
         if crashed:
             (error,) = self.world.rows("SELECT error FROM interactions WHERE id = ?", run.id)
@@ -202,12 +212,12 @@ class Story:
         asked = self.plans.asked[run.number]
         assert asked == sorted(asked), "the model is never asked for an earlier step again"
         for body in results:
-            self._judge_call(run, body, logs)
+            self._judge_call(run, body)
 
-    def _judge_call(self, run: Run, result: Json, logs: Counter[str]) -> None:
+    def _judge_call(self, run: Run, result: Json) -> None:
         id, bad, said = result["call_id"], result.get("is_error"), json.dumps(result["result"])
         kind = kind_of(id)
-        effects = logs[id] if kind in ("code", "bash") else self.world.marks.seen[id]
+        effects = self._logs[id] if kind in ("code", "bash") else self.world.marks.seen[id]
         deaths = run.in_flight[id]
         if kind in ("write", "list"):
             assert not bad, result

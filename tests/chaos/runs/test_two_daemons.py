@@ -36,6 +36,7 @@ def other(world: World, seat: Seat) -> Seat:
     return next(one for one in world.seats if one is not seat)
 
 
+@pytest.mark.timeout(300)
 async def test_neither_of_two_daemons_runs_what_the_other_runs(tmp_path: Path) -> None:
     plans = Plans(3)
     async with two(tmp_path / "home", plans) as world:
@@ -78,6 +79,7 @@ async def run_story(root: Path, kills: int, seed: int) -> None:
         print(f"{world.deaths} deaths, {len(story.runs)} runs, {story.questions} questions, {story.unknown} unknown")
 
 
+@pytest.mark.timeout(300)
 async def test_one_of_two_daemons_is_killed_again_and_again(tmp_path: Path) -> None:
     await run_story(tmp_path / "home", 6, seed=4)
 

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sqlite3
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -158,6 +159,7 @@ class World:
         self.pids: list[int] = []
         self.deaths = 0
         self._nursery = nursery
+        self._birth = asyncio.Lock()
         self._connection = connect.new_connection()
 
     @property
@@ -178,8 +180,9 @@ class World:
         seat = seat or self.seat
         assert self._nursery.stdin is not None
         assert self._nursery.stdout is not None
-        self._nursery.stdin.write(" ".join(f"{n}={v}" for n, v in seat.env.items()).encode() + b"\n")
-        seat.pid = int(await asyncio.wait_for(self._nursery.stdout.readline(), PATIENCE_S))
+        async with self._birth:
+            self._nursery.stdin.write(" ".join(f"{n}={v}" for n, v in seat.env.items()).encode() + b"\n")
+            seat.pid = int(await asyncio.wait_for(self._nursery.stdout.readline(), PATIENCE_S))
         self.pids.append(seat.pid)
         async with asyncio.timeout(PATIENCE_S):
             while True:
@@ -191,8 +194,9 @@ class World:
                 await asyncio.sleep(0.01)
 
     async def leave(self, *seats: Seat) -> None:
-        """The daemons leave in order, the last of them last; nothing may be left then of any that there was."""
-        for seat in seats or (self.seat,):
+        """The daemons leave in order, and the last of several comes once more, alone: while another one lives, what is
+        half-made may be its. Nothing may be left then of any that there was."""
+        for seat in (*seats, *seats[-1:]) or (self.seat,):
             try:
                 seat.pid = (await self.call("status", seat=seat))["pid"]
             except Gone:
@@ -281,6 +285,13 @@ async def until(condition: Callable[[], Any], within_s: float = PATIENCE_S) -> A
             await asyncio.sleep(0.01)
 
 
+def unmount(root: Path) -> None:
+    """Take away the mounts that a killed daemon left and no other came to remove: the test failed."""
+    places = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for place in sorted((one for one in places if one.startswith(f"{root}/")), reverse=True):
+        subprocess.run(["umount", "-l", place], check=False)
+
+
 def configure(home: Home, provider: FakeProvider, more: str = "") -> None:
     home.paths.make()
     home.paths.config_file.write_text(
@@ -321,3 +332,4 @@ async def a_world(
                     await process.wait()
             process._transport.close()  # type: ignore[attr-defined]  # pyright: ignore
             await asyncio.to_thread(home.close)
+            await asyncio.to_thread(unmount, root)
