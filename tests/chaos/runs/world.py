@@ -51,6 +51,8 @@ class Marks:
         self.by: dict[str, list[int]] = {}
         """Pids of the daemons that made it, by call."""
         self.hold_s = 0.05
+        self.more = ""
+        """What else is answered."""
         self.gate: asyncio.Event | None = None
         """While it is there and not set, nobody is answered."""
         self.address = ""
@@ -85,7 +87,7 @@ class Marks:
                 await asyncio.sleep(self.hold_s)
                 if gate is not None:
                     await gate.wait()
-                writer.write(f"bumped {call}\n".encode())
+                writer.write(f"bumped {call}{self.more}\n".encode())
                 await writer.drain()
         except (ConnectionError, asyncio.CancelledError):
             return
