@@ -156,8 +156,8 @@ async def test_a_disk_that_is_full_again_and_again_loses_no_run_and_doubles_noth
             runs[number] = id or await world.send(sessions[0], f"run {number}", key=f"k{number}")
         for number, id in runs.items():
             done = await world.ended(id, within_s=200)
-            error: Json = done["interaction"].get("error") or {}
-            assert done["interaction"]["status"] == "completed", error
+            why: Json = done["interaction"].get("error") or {}
+            assert done["interaction"]["status"] == "completed", why
             made = [s["id"] for s in done["steps"] if s["type"] == "function_call"]
             assert made == plans.ids(number)
             assert plans.asked[number] == list(range(len(plans.of(number)) + 1)), "no model call is made again"
