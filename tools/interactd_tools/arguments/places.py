@@ -17,7 +17,7 @@ from interactd_tools.arguments.problems import did_you_mean, shown
 MAX_BODY = 4_000_000
 """Bytes of an environment body as JSON: its inline sources are in it."""
 MAX_NAME = 4096
-BODY_FIELDS: Final = ("sources", "env", "network", "limits", "from_environment", "environment_id", "type")
+BODY_FIELDS: Final = ("sources", "env", "network", "limits", "approvals", "from_environment", "environment_id", "type")
 _BODY = "{sources, env, network, limits}"
 _EXPECTED = f"an environment id (env_...) or an object {_BODY}"
 

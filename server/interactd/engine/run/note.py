@@ -7,7 +7,7 @@ from typing import Final
 
 from interactd.nouns import Json, Usage
 
-_OF_AGENTS: Final = ("seconds", "cwd", "environment", "limits")
+_OF_AGENTS: Final = ("seconds", "cwd", "environment", "limits", "due")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,8 @@ class Note:
     """What the turn's environment is to be made from, until there is one."""
     limits: Json | None = None
     """The caller's limits for this turn, over the agent's."""
+    due: float | None = None
+    """When the first of its open questions is answered by default; the store finds it by this."""
 
     def as_dict(self) -> Json:
         note: Json = {"call": "tool" if self.flight else "model", "n": self.call}
@@ -68,12 +70,17 @@ class Note:
             cwd=note.get("cwd"),
             environment=note.get("environment"),
             limits=note.get("limits"),
+            due=note.get("due"),
         )
 
     def after_death(self) -> Note:
         """The note for the next attempt, when the daemon was found dead at this one."""
         died = not (self.handed_over or self.waiting)
         return replace(self, deaths=self.deaths + died, handed_over=False, waiting=False)
+
+    def answered(self) -> Note:
+        """The note for going on after an answer: what was used until then is on the interaction already."""
+        return replace(self, usage=None, deaths=0, bad_calls=0, flight=(), handed_over=False, waiting=False, due=None)
 
     def next_call(self, usage: Usage | None, *, bad: bool) -> Note:
         """The note for the next model call of the same run."""

@@ -52,6 +52,8 @@ class Run:
     ) -> None:
         self.interaction = interaction
         self.done = asyncio.Event()
+        self.settled = asyncio.Event()
+        """Set when the outcome is written; a runner may have to clear up after that."""
         self.settling = False
         """Whether the outcome is known and only has to be written."""
         self.draft: Draft | None = None
@@ -106,7 +108,12 @@ class Run:
             log.error("the outcome of %s cannot be written: %s", self.interaction.id, error)
             self._core.refused[self.interaction.id] = error
         finally:
+            self.settled.set()
             self.done.set()
+
+    def partial(self) -> list[Step]:
+        """What it has made and not written yet: kept by whoever has to end it."""
+        return self.draft.partial() if self.draft else []
 
     @property
     def at_work(self) -> bool:
@@ -313,6 +320,7 @@ class Run:
             await asyncio.sleep(pause)
             pause = min(pause * 2, 5.0)
         self._core.refused.pop(settled.id, None)
+        self.settled.set()
         self.interaction = settled
         self.channel.status(settled)
         await self._keep_alive(settled)

@@ -148,6 +148,8 @@ class LocalEnvironments:
             "env": wanted.env if wanted.env is not None else kept.get("env") or {},
             "network": wanted.network if wanted.network_given else kept.get("network"),
             "limits": wanted.limits if wanted.limits is not None else kept.get("limits") or {},
+            # A fork can only be stricter: its files are the other one's.
+            "approvals": [*(kept.get("approvals") or []), *([wanted.approvals] if wanted.approvals else [])],
             "mounts": [
                 *(kept.get("mounts") or []),
                 *(

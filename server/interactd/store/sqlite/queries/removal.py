@@ -15,7 +15,7 @@ from typing import Any, Final
 from interactd.errors import Conflict
 from interactd.ids import new_id
 from interactd.store.port import Receipt
-from interactd.store.sqlite.queries import environments, rows, sessions
+from interactd.store.sqlite.queries import environments, inbox, rows, sessions
 
 ENTRIES_PIECE: Final = 100
 PAGES_PIECE: Final = 200
@@ -60,7 +60,7 @@ def expired(connection: sqlite3.Connection, now: float, limit: int) -> list[str]
         " AND NOT EXISTS (SELECT 1 FROM interactions WHERE session_id = sessions.id"
         " AND status IN ('in_progress', 'requires_action') AND status = 'in_progress')"
         " AND NOT EXISTS (SELECT 1 FROM interactions WHERE session_id = sessions.id AND status = 'queued')"
-        " ORDER BY expires_at LIMIT ?",
+        f" AND NOT {inbox.HELD} ORDER BY expires_at LIMIT ?",
         (now, max(0, min(limit, 10_000))),
     )
     return [row[0] for row in found]
@@ -70,7 +70,8 @@ def sweep_one(connection: sqlite3.Connection, id: str, now: float) -> Receipt | 
     """Delete one that `expired` named, unless a turn has given it more time since."""
     row = connection.execute(
         "SELECT 1 FROM sessions WHERE id = ? AND expires_at <= ? AND NOT EXISTS"
-        " (SELECT 1 FROM interactions WHERE session_id = sessions.id AND status IN ('queued', 'in_progress'))",
+        " (SELECT 1 FROM interactions WHERE session_id = sessions.id AND status IN ('queued', 'in_progress'))"
+        f" AND NOT {inbox.HELD}",
         (id, now),
     ).fetchone()
     return delete(connection, id, now, reason="expired") if row else None
@@ -144,16 +145,24 @@ def _remove(connection: sqlite3.Connection, id: str, owner: str, now: float, rea
         (owner, now, reason, id),
     )
     interactions = execute("DELETE FROM interactions WHERE session_id = ?", (id,)).rowcount
-    keys = execute("DELETE FROM idempotency_keys WHERE session_id = ?", (id,)).rowcount
+    _orphan_keys(connection, id)
     execute("DELETE FROM sessions WHERE id = ?", (id,))
     return {
         "sessions": 1,
         "interactions": interactions,
         "steps": steps,
         "index_entries": entries,
-        "idempotency_keys": keys,
         **({"artifacts": kept_files} if kept_files else {}),
     }
+
+
+def _orphan_keys(connection: sqlite3.Connection, id: str) -> None:
+    """Keep that these keys were used, so that a repeated call starts nothing; not what they were."""
+    found = connection.execute("SELECT owner, key FROM idempotency_keys WHERE session_id = ?", (id,)).fetchall()
+    for owner, key in found:
+        connection.execute(
+            "UPDATE idempotency_keys SET key = ? WHERE owner = ? AND key = ?", (sessions.orphan(key), owner, key)
+        )
 
 
 # -- housekeeping --------------------------------------------------------------------------------------------
