@@ -1,8 +1,8 @@
 """What all places together say about one call.
 
 The agent, its environment, the session and the turn can each only make it stricter: the strictest of them holds. The
-user's own configuration is the exception: what it says takes the place of what agent and environment say, either way, and
-session and turn can make that stricter again.
+user's own configuration is the exception: what it says takes the place of what agent and environment say, whether that
+is stricter or not, and session and turn can make it stricter again.
 """
 
 from __future__ import annotations
