@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, cast
 
-from interactd.engine.agents.steps import due_of, is_question, questions
+from interactd.engine.agents.steps import ASK_PREFIX, due_of, is_question, questions
 from interactd.engine.approvals.answers import read_answer
+from interactd.engine.approvals.keys import connection_for
 from interactd.engine.approvals.standing import with_standing
 from interactd.engine.checks.arguments import check_key
 from interactd.engine.checks.content import check_content
@@ -39,11 +40,22 @@ async def respond(
     given = _results(results, core.settings.max_input_bytes)
     interaction, _ = await core.interaction(interaction_id, caller)
     key = check_key(idempotency_key, caller.owner, call="respond", interaction_id=interaction.id, results=given)
-    return await core.finish(_respond(core, queue, interaction, given, key, caller))
+    # Before the lock: providers may be asked. Functions are run where the keys are; a decision is made anywhere.
+    began = Note.read(await core.store.pending(interaction.id)).connection
+    decides = any(str(one["call_id"]).startswith(ASK_PREFIX) for one in given)
+    whose = (began, caller.connection, None) if decides else (caller.connection, began)
+    connection = await connection_for(core, interaction, whose)
+    return await core.finish(_respond(core, queue, interaction, given, key, caller, connection))
 
 
 async def _respond(
-    core: Core, queue: Queue, interaction: Interaction, given: list[Json], key: IdempotencyKey | None, caller: Caller
+    core: Core,
+    queue: Queue,
+    interaction: Interaction,
+    given: list[Json],
+    key: IdempotencyKey | None,
+    caller: Caller,
+    connection: str | None,
 ) -> Result:
     async with core.session_lock(interaction.session_id):
         core.check_accepting()
@@ -86,7 +98,7 @@ async def _respond(
                 repair="Call get_interaction to see why.",
                 interaction_id=interaction.id,
             )
-        note = replace(before.answered(), connection=caller.connection, cwd=caller.cwd)
+        note = replace(before.answered(), connection=connection, cwd=before.cwd or caller.cwd)
         written = await core.store.append(claimed.id, claimed.epoch, made, pending=note.as_dict(), key=key)
         queue.launch(claimed, session, [*steps, *written], note)
         return await result_of(core, queue, claimed, session)

@@ -73,7 +73,7 @@ async def begun(it: Rig, interaction_id: str, mark: str) -> None:
 
 
 @pytest.mark.parametrize("language", ["python", "bash"])
-async def test_a_tree_that_will_not_die_is_gone_and_its_output_and_files_are_kept(tmp_path: Path, language: str) -> None:
+async def test_a_tree_that_will_not_die_is_gone_and_what_it_made_is_kept(tmp_path: Path, language: str) -> None:
     mark = f"4242.{os.getpid()}{len(language)}"
     code = STUBBORN.replace("{mark}", mark)
     async with rig(tmp_path) as it:

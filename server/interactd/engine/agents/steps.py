@@ -17,6 +17,8 @@ MARK: Final = "interactd_function"
 QUESTION: Final = "interactd_question"
 """In a step's state: the call that a question of the engine's is about."""
 APPROVE: Final = "approve_call"
+ASK_PREFIX: Final = "ask_"
+"""Of the ids of questions; whether one is a question its state says."""
 _CALL_TYPES: Final = {"code_execution": "code_execution_call", "url_fetch": "url_context_call"}
 _RESULT_TYPES: Final = {"code_execution": "code_execution_result", "url_fetch": "url_context_result"}
 _TOLD: Final = ("name", "arguments", "kind", "question", "deadline", "default")
@@ -99,7 +101,7 @@ def question(
     if due is not None:
         arguments |= {"deadline": when(due), "default": default}
         state |= {"due": due, "default": default}
-    return Step("function_call", {"id": f"ask_{new_ulid()}", "name": APPROVE, "arguments": arguments}, state)
+    return Step("function_call", {"id": f"{ASK_PREFIX}{new_ulid()}", "name": APPROVE, "arguments": arguments}, state)
 
 
 def when(at: float) -> str:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 
 from interactd.engine.agents.steps import when
+from interactd.engine.approvals.keys import connection_for
 from interactd.engine.core import Core
 from interactd.engine.dispatch.queue import Queue
 from interactd.engine.run.note import Note
@@ -55,6 +57,8 @@ async def answer_due(core: Core, queue: Queue) -> int:
 
 async def _answer(core: Core, queue: Queue, interaction_id: str) -> bool:
     interaction = await core.store.get_interaction(interaction_id)
+    began = Note.read(await core.store.pending(interaction_id)).connection
+    connection = await connection_for(core, interaction, (began, None))
     async with core.session_lock(interaction.session_id):
         if core.handing_over:
             return False
@@ -67,6 +71,7 @@ async def _answer(core: Core, queue: Queue, interaction_id: str) -> bool:
         if claimed is None:
             return False
         note = Note.read(await core.store.pending(interaction_id)).answered()
+        note = replace(note, connection=connection)
         made = [by_default(step) for step in over]
         written = await core.store.append(claimed.id, claimed.epoch, made, pending=note.as_dict(), durable=True)
         session = await core.store.get_session(claimed.session_id)
