@@ -120,12 +120,13 @@ async def test_who_declines_leaves_the_question_open_and_is_not_asked_again(
     user = User(action)
     async with client(world, "shim", mode, user) as one:
         interaction_id = await start(one)
+        seen: Json = {}
         for _ in range(2):
             seen = await look(one, interaction_id)
             assert seen["status"] == "requires_action"
             assert f'Next: respond(interaction_id="{interaction_id}"' in seen["text"]
         assert len(user.asked) == 1
-        following = seen["next"]["arguments"]
+        following: Json = seen["next"]["arguments"]
         done = await one.call_tool("respond", {**following, "wait_s": 40})
         assert done.structured_content["status"] == "completed"
 

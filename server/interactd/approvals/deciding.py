@@ -63,7 +63,7 @@ def decide(layers: Sequence[Layer], names: Sequence[str], arguments: Mapping[str
         said = [one for one in said if not one.layer.replaceable]
     if not said:
         return Verdict("allow")
-    strictest = max((one.decision for one in said), key=_STRICTNESS.__getitem__)
+    strictest = max(said, key=lambda one: _STRICTNESS[one.decision]).decision
     those = [one for one in said if one.decision == strictest]
     reason = next((one.reason for one in those if one.reason), "")
     by = tuple(one.layer.name for one in those)

@@ -7,6 +7,7 @@ text, so that `ls` allows `ls` and not `rm -rf / ; ls`; `.*` in front and behind
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import posixpath
 import re
@@ -156,8 +157,7 @@ def _glob_pattern(glob: str) -> str:
 @functools.lru_cache(maxsize=1024)
 def _regex(pattern: str) -> Any:
     # Only who writes rules pays for it.
-    import re2
-
+    re2: Any = importlib.import_module("re2")
     options = re2.Options()
     options.dot_nl = True
     options.log_errors = False
@@ -166,5 +166,6 @@ def _regex(pattern: str) -> Any:
     try:
         return re2.compile(pattern.encode("utf-8", "replace"), options)
     except re2.error as error:
-        said = error.args[0].decode("utf-8", "replace") if error.args and isinstance(error.args[0], bytes) else error
-        raise BadPattern(f"not a regular expression that RE2 takes: {said}") from None
+        said: Any = error.args[0] if error.args else error
+        text = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
+        raise BadPattern(f"not a regular expression that RE2 takes: {text}") from None

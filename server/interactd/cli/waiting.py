@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Any
+from typing import Any, cast
 
 from interactd import paths
 from interactd.cli.client import ControlClient, RemoteError, connected
@@ -137,7 +137,8 @@ def _print_waiting(result: dict[str, Any]) -> None:
         print(f"  {safe(asked['question'])}{until}")
         if len(questions) > 1:
             print(f"    --call {asked['id']}")
-    others = [asked for asked in result["waiting_for"] if asked not in questions]
+    waiting: list[dict[str, Any]] = result["waiting_for"]
+    others = [asked for asked in waiting if asked not in questions]
     for asked in others:
         print(f"  the result of {asked.get('name')}({json.dumps(asked.get('arguments'))[:200]}), --call {asked['id']}")
     if questions:
@@ -190,10 +191,10 @@ def _value(text: str) -> Any:
     if text == "-":
         text = sys.stdin.read()
     try:
-        value = json.loads(text)
+        value: Any = json.loads(text)
     except ValueError:
         return text
-    return value if isinstance(value, dict | list) else text
+    return cast("Any", value) if isinstance(value, dict | list) else text
 
 
 def _followed(client: ControlClient, sent: dict[str, Any]) -> dict[str, Any]:

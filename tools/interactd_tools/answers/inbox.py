@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from interactd.engine.port import Inbox
+from interactd.nouns import Json
 from interactd_tools.answers.text import answer, call, plural
 from interactd_tools.context import ToolResult
 
@@ -21,13 +22,13 @@ def line(found: Inbox) -> str:
 
 def nothing_unread(found: Inbox) -> ToolResult:
     """Return the answer to a question for unread results when there are none."""
-    following = {"tool": "list_sessions", "arguments": {}}
+    following: Json = {"tool": "list_sessions", "arguments": {}}
     waits = ""
     if found.waiting:
         one = found.waiting[0].interaction.id
         following = {"tool": "get_interaction", "arguments": {"interaction_id": one}}
         waits = f"{plural(found.waiting_total, 'interaction')} waiting for an answer of yours, {one} the longest."
-    then = call(str(following["tool"]), dict(following["arguments"]))  # pyright: ignore[reportCallIssue, reportArgumentType]
+    then = call(following["tool"], following["arguments"])
     return ToolResult(
         answer("No unread background results.", waits, f"Next: {then}"),
         {"unread": 0, "waiting": found.waiting_total, "next": following},

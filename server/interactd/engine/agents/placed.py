@@ -15,7 +15,7 @@ from interactd.engine.agents import choice
 from interactd.engine.agents.endings import closing, environment_gone
 from interactd.engine.agents.stay import Stay
 from interactd.engine.run.runner import Run
-from interactd.errors import Deleted, Expired, InteractdError, NotFound, SandboxUnavailable
+from interactd.errors import Deleted, Expired, Fenced, InteractdError, NotFound, SandboxUnavailable
 from interactd.nouns import Json, Status, Step, Usage
 from interactd.sandbox.environments_port import Workspace
 
@@ -45,6 +45,9 @@ class PlacedRun(Run):
                 await self._stopped()
             else:
                 await self._act(definition, workspace)
+        except Fenced:
+            self.stop("fenced")
+            raise
         finally:
             with anyio.CancelScope(shield=True):
                 await self._depart()
@@ -119,7 +122,8 @@ class PlacedRun(Run):
             await asyncio.wait({self._leaving}, timeout=within_s)
 
     async def _leave_place(self, stay: Stay, workspace: Workspace | None) -> None:
-        if workspace is not None:
+        # What another runner goes on with is not ours to keep.
+        if workspace is not None and self._stop != "fenced":
             try:
                 async with asyncio.timeout(CAPTURE_S):
                     kept = await workspace.capture(self.interaction.id)

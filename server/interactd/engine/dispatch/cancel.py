@@ -11,6 +11,7 @@ import asyncio
 from interactd.engine.agents.endings import closing
 from interactd.engine.core import Core
 from interactd.engine.dispatch.queue import Queue
+from interactd.engine.dispatch.runners import elsewhere
 from interactd.errors import Deleted, Expired, Fenced, NotFound
 from interactd.nouns import Interaction
 
@@ -56,6 +57,8 @@ async def _cancel(core: Core, queue: Queue, interaction_id: str) -> None:
             pass
     try:
         current = await core.store.get_interaction(interaction_id)
+        if current.status == "in_progress" and run is None and core.others.holds(current.runner):
+            current = await elsewhere.cancel(core, current)
         if current.terminal:
             return
         if run is not None and not run.settled.is_set():

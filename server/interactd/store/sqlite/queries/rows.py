@@ -54,6 +54,11 @@ def load(text: str | None) -> Any:
     return None if text is None else json.loads(text)
 
 
+def texts(text: str | None) -> dict[str, str]:
+    """Read an object of texts that `dump_some` wrote: labels, pins."""
+    return load(text) or {}
+
+
 def clean(text: str | None) -> str | None:
     """Return the text with what a TEXT column cannot carry (NUL, lone surrogates) shown as U+FFFD."""
     if text is None or (text.isascii() and "\0" not in text):

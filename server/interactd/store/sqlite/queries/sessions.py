@@ -15,7 +15,9 @@ from interactd.store.sqlite.queries import rows
 
 KEY_LIFE_S: Final = 24 * 3600.0
 PAGE_MAX: Final = 1000
-StartKind = Literal["create_session", "fork_session", "send_turn", "respond"]
+StartKind = Literal[
+    "create_session", "fork_session", "send_turn", "respond", "create_trigger", "run_trigger", "create_webhook"
+]
 
 
 def find(connection: sqlite3.Connection, kind: Literal["session", "interaction", "environment"], prefix: str) -> str:
@@ -226,6 +228,13 @@ def set_approvals(connection: sqlite3.Connection, id: str, approvals: Json | Non
     """Change what the session's turns have to ask before doing."""
     values = (rows.dump_some(approvals), rows.exact(id))
     if connection.execute("UPDATE sessions SET approvals = ? WHERE id = ?", values).rowcount == 0:
+        raise rows.missing(connection, "session", id)
+
+
+def set_budget(connection: sqlite3.Connection, id: str, budget: str | None) -> None:
+    """Replace what the session's turns together may cost."""
+    done = connection.execute("UPDATE sessions SET budget = ? WHERE id = ?", (budget, rows.exact(id)))
+    if done.rowcount == 0:
         raise rows.missing(connection, "session", id)
 
 
