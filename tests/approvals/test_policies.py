@@ -145,39 +145,39 @@ def test_no_pattern_takes_for_ever() -> None:
     assert said(policy, code="a" * MAX_TEXT) == "ask"
 
 
-@pytest.mark.parametrize(
-    ("policy", "where"),
-    [
-        ("sometimes", "approvals"),
-        (7, "approvals"),
-        ([], "approvals"),
-        ({"polcy": "auto"}, "approvals"),
-        ({"policy": "ask"}, "approvals.policy"),
-        ({"tools": []}, "approvals.tools"),
-        ({"tools": {"files": None}}, "approvals.tools.files"),
-        ({"tools": {"fils": "auto"}}, "approvals.tools.fils"),
-        ({"rules": {}}, "approvals.rules"),
-        ({"rules": ["allow"]}, "approvals.rules[0]"),
-        ({"rules": [ALLOW_ALL, {"decision": "no"}]}, "approvals.rules[1].decision"),
-        ({"rules": [{**ALLOW_ALL, "path": "a"}]}, "approvals.rules[0]"),
-        ({"rules": [{**ALLOW_ALL, "paths": []}]}, "approvals.rules[0].paths"),
-        ({"rules": [{**ALLOW_ALL, "paths": "../a"}]}, "approvals.rules[0].paths"),
-        ({"rules": [{**ALLOW_ALL, "tools": ["fils"]}]}, "approvals.rules[0].tools"),
-        ({"rules": [{**ALLOW_ALL, "command": "(?=x)"}]}, "approvals.rules[0].command"),
-        ({"rules": [{**ALLOW_ALL, "command": ""}]}, "approvals.rules[0].command"),
-        ({"rules": [{**ALLOW_ALL, "command": "a" * 2000}]}, "approvals.rules[0].command"),
-        ({"rules": [{**ALLOW_ALL, "domains": ["https://x.org"]}]}, "approvals.rules[0].domains"),
-        ({"rules": [{**ALLOW_ALL, "domains": ["*"]}]}, "approvals.rules[0].domains"),
-        ({"rules": [{**ALLOW_ALL, "arguments": {}}]}, "approvals.rules[0].arguments"),
-        ({"rules": [{**ALLOW_ALL, "arguments": {"n": 5}}]}, "approvals.rules[0].arguments.n"),
-        ({"rules": [{**ALLOW_ALL, "read_only": "yes"}]}, "approvals.rules[0].read_only"),
-        ({"rules": [{**ALLOW_ALL, "reason": "two\nlines"}]}, "approvals.rules[0].reason"),
-        ({"rules": [ALLOW_ALL] * (MAX_RULES + 1)}, "approvals.rules"),
-        ({"deadline_s": True}, "approvals.deadline_s"),
-        ({"deadline_s": 0.5}, "approvals.deadline_s"),
-        ({"default": "ask"}, "approvals.default"),
-    ],
-)
+WRONG: list[tuple[Any, str]] = [
+    ("sometimes", "approvals"),
+    (7, "approvals"),
+    ([], "approvals"),
+    ({"polcy": "auto"}, "approvals"),
+    ({"policy": "ask"}, "approvals.policy"),
+    ({"tools": []}, "approvals.tools"),
+    ({"tools": {"files": None}}, "approvals.tools.files"),
+    ({"tools": {"fils": "auto"}}, "approvals.tools.fils"),
+    ({"rules": {}}, "approvals.rules"),
+    ({"rules": ["allow"]}, "approvals.rules[0]"),
+    ({"rules": [ALLOW_ALL, {"decision": "no"}]}, "approvals.rules[1].decision"),
+    ({"rules": [{**ALLOW_ALL, "path": "a"}]}, "approvals.rules[0]"),
+    ({"rules": [{**ALLOW_ALL, "paths": []}]}, "approvals.rules[0].paths"),
+    ({"rules": [{**ALLOW_ALL, "paths": "../a"}]}, "approvals.rules[0].paths"),
+    ({"rules": [{**ALLOW_ALL, "tools": ["fils"]}]}, "approvals.rules[0].tools"),
+    ({"rules": [{**ALLOW_ALL, "command": "(?=x)"}]}, "approvals.rules[0].command"),
+    ({"rules": [{**ALLOW_ALL, "command": ""}]}, "approvals.rules[0].command"),
+    ({"rules": [{**ALLOW_ALL, "command": "a" * 2000}]}, "approvals.rules[0].command"),
+    ({"rules": [{**ALLOW_ALL, "domains": ["https://x.org"]}]}, "approvals.rules[0].domains"),
+    ({"rules": [{**ALLOW_ALL, "domains": ["*"]}]}, "approvals.rules[0].domains"),
+    ({"rules": [{**ALLOW_ALL, "arguments": {}}]}, "approvals.rules[0].arguments"),
+    ({"rules": [{**ALLOW_ALL, "arguments": {"n": 5}}]}, "approvals.rules[0].arguments.n"),
+    ({"rules": [{**ALLOW_ALL, "read_only": "yes"}]}, "approvals.rules[0].read_only"),
+    ({"rules": [{**ALLOW_ALL, "reason": "two\nlines"}]}, "approvals.rules[0].reason"),
+    ({"rules": [ALLOW_ALL] * (MAX_RULES + 1)}, "approvals.rules"),
+    ({"deadline_s": True}, "approvals.deadline_s"),
+    ({"deadline_s": 0.5}, "approvals.deadline_s"),
+    ({"default": "ask"}, "approvals.default"),
+]
+
+
+@pytest.mark.parametrize(("policy", "where"), WRONG)
 def test_what_is_no_policy_is_told_by_its_field(policy: Any, where: str) -> None:
     with pytest.raises(Malformed) as told:
         clean(policy, known=("files", "code_execution"))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from engine.kit import PATIENCE_S, Rig, called, ended, rig, until
+from interactd.engine.port import Result
 from interactd.errors import Conflict, Deleted, Expired, NotFound, ProviderRejected
 from interactd.nouns import Caller, Session
 
@@ -153,7 +154,7 @@ async def test_a_key_of_something_that_is_gone_starts_nothing_for_a_day(it: Rig,
 
 
 async def test_a_key_for_one_answer_is_not_good_for_another_interaction(it: Rig) -> None:
-    asked = []
+    asked: list[Result] = []
     for _ in range(2):
         session = await it.engine.create_session(tools=[TOOL])
         it.model.script([*called("add", {}, "c1"), *ended("tool_calls")])

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from interactd.approvals.matching import TooLong
+from interactd.approvals.matching import BadPattern, TooLong
 from interactd.approvals.shape import Decision, Policy
 
 DEADLINE_S: Final = 24 * 3600.0
@@ -91,6 +91,8 @@ def _said(layer: Layer, names: Sequence[str], arguments: Mapping[str, Any], read
             holds = rule.conditions.hold(arguments, read_only=read_only)
         except TooLong:
             return _Said(layer, "ask", "its arguments are too long to be checked by rules")
+        except BadPattern as error:
+            return _Said(layer, "ask", f"a rule cannot be checked: {error}")
         if holds:
             return _Said(layer, rule.decision, rule.reason)
     return _Said(layer, "ask", "")

@@ -157,7 +157,10 @@ def _glob_pattern(glob: str) -> str:
 @functools.lru_cache(maxsize=1024)
 def _regex(pattern: str) -> Any:
     # Only who writes rules pays for it.
-    re2: Any = importlib.import_module("re2")
+    try:
+        re2: Any = importlib.import_module("re2")
+    except ImportError as error:
+        raise BadPattern(f"patterns need the package google-re2, which is not there: {error}") from None
     options = re2.Options()
     options.dot_nl = True
     options.log_errors = False

@@ -110,7 +110,8 @@ def cancel(args: argparse.Namespace) -> int:
 
 
 def _questions(result: dict[str, Any]) -> list[dict[str, Any]]:
-    return [one for one in result.get("waiting_for") or [] if one.get("kind") in ("approval", "replay")]
+    waiting: list[dict[str, Any]] = result.get("waiting_for") or []
+    return [one for one in waiting if one.get("kind") in ("approval", "replay")]
 
 
 def _as_json(result: dict[str, Any]) -> dict[str, Any]:
@@ -138,8 +139,7 @@ def _print_waiting(result: dict[str, Any]) -> None:
         if len(questions) > 1:
             print(f"    --call {asked['id']}")
     waiting: list[dict[str, Any]] = result["waiting_for"]
-    others = [asked for asked in waiting if asked not in questions]
-    for asked in others:
+    for asked in (each for each in waiting if each not in questions):
         print(f"  the result of {asked.get('name')}({json.dumps(asked.get('arguments'))[:200]}), --call {asked['id']}")
     if questions:
         print(f"  interactd respond {one['id']} --allow, or --deny --reason '...'")
