@@ -84,6 +84,8 @@ class SqliteRunners:
             raise connect.translate(error, self._file) from error
         self._own = runner
         await self.renew()
+        # Now that the row is there: who looked between lock and row has to look again.
+        await asyncio.to_thread(os.utime, folder_of(self._file))
         known = frozenset(one.id for one in await self.list())
         await asyncio.to_thread(tidy, self._file, known)
 
