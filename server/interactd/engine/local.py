@@ -11,6 +11,7 @@ from typing import Literal
 from interactd.agents.port import AgentDefinition, AgentProblem, Agents
 from interactd.builtins.port import BuiltinTool
 from interactd.builtins.web import Fetcher
+from interactd.durable.port import Schedules
 from interactd.engine import artifacts, respond, sessions, turns, waiting
 from interactd.engine.checks.arguments import check_limit
 from interactd.engine.checks.text import check_text
@@ -22,6 +23,7 @@ from interactd.engine.dispatch.runners.keeper import Keeper
 from interactd.engine.dispatch.sweeper import sweep_for_ever
 from interactd.engine.port import Event, Result
 from interactd.engine.settings import EngineSettings
+from interactd.engine.triggered import TriggeredTurns, schedules_of
 from interactd.errors import StorageError, StorageFull
 from interactd.models.port import Catalog, ModelInfo
 from interactd.nouns import LOCAL, Caller, GenerationConfig, Json, Session
@@ -43,6 +45,7 @@ class LocalEngine:
         environments: where agents work; started by `start`, closed by `aclose`.
         fetcher: the web, for url_fetch and http hooks.
         extra_tools: tools that an agent's manifest may name besides the built-in ones.
+        schedules: triggers and webhooks; started by `start`, closed by `aclose`.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class LocalEngine:
         environments: Environments | None = None,
         fetcher: Fetcher | None = None,
         extra_tools: Sequence[BuiltinTool] = (),
+        schedules: Schedules | None = None,
     ) -> None:
         self._core = Core(
             store,
@@ -69,6 +73,9 @@ class LocalEngine:
         )
         self._queue = Queue(self._core)
         self._keeper = Keeper(self._core, self._queue)
+        self._schedules = schedules
+        if schedules is not None:
+            schedules.attach(TriggeredTurns(self._core, self))
         self._sweeper: asyncio.Task[None] | None = None
         self._started_at = clock()
 
@@ -82,6 +89,8 @@ class LocalEngine:
         self._started_at = self._core.clock()
         await adopt(self._core, self._queue)
         self._sweeper = asyncio.create_task(sweep_for_ever(self._core, self._queue, self._keeper), name="sweeper")
+        if self._schedules is not None:
+            await self._schedules.start()
 
     async def drain(self, timeout_s: float) -> bool:
         """Take no more work; let running model calls finish for `timeout_s`, then stop those that are left.
@@ -91,6 +100,8 @@ class LocalEngine:
         """
         self._core.handing_over = True
         self._queue.dispatcher.pause()
+        if self._schedules is not None:
+            await self._schedules.drain()
         loop = asyncio.get_running_loop()
         end = loop.time() + max(0.0, timeout_s)
         for run in self._queue.runs:
@@ -121,6 +132,8 @@ class LocalEngine:
             self._sweeper = None
         await self._keeper.aclose()
         await self._core.finished(_LAST_WRITES_S)
+        if self._schedules is not None:
+            await self._schedules.aclose()
         if self._core.environments is not None:
             await self._core.environments.aclose()
         await self._core.catalog.aclose()
@@ -320,6 +333,10 @@ class LocalEngine:
     def environments(self) -> Environments:
         return artifacts.environments_of(self._core)
 
+    @property
+    def schedules(self) -> Schedules:
+        return schedules_of(self._schedules)
+
     # -- looking around --------------------------------------------------------------------------------------
     async def search(
         self,
@@ -353,4 +370,5 @@ class LocalEngine:
             "store": await core.store.stats(),
             "auto": await core.catalog.explain_auto(connection=caller.connection),
             "home": core.settings.home,
+            **({} if self._schedules is None else {"schedules": await self._schedules.status(caller=caller)}),
         }

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from interactd.agents.port import AgentDefinition, AgentProblem
+from interactd.durable.port import Schedules
 from interactd.models.port import ModelInfo
 from interactd.nouns import LOCAL, Caller, GenerationConfig, Interaction, Json, Session, Step
 from interactd.sandbox.environments_port import Artifact, Environments
@@ -265,6 +266,15 @@ class Engine(Protocol):
         """
         ...
 
+    @property
+    def schedules(self) -> Schedules:
+        """Triggers, which start turns at their times, and webhooks, which tell of how turns ended.
+
+        Raises:
+            NotFound: this engine was made without any.
+        """
+        ...
+
     async def models(self, *, refresh: bool = False, caller: Caller = LOCAL) -> list[ModelInfo]:
         """What is reachable with the keys of the caller's connection, and why the rest is not."""
         ...
@@ -272,5 +282,6 @@ class Engine(Protocol):
     async def status(self, *, caller: Caller = LOCAL) -> Json:
         """`unread` is the caller's; `auto` is `Catalog.explain_auto` for the caller's connection:
 
-        `{"version", "uptime_s", "busy", "queued", "unread", "store": {...}, "auto": "...", "home"}`."""
+        `{"version", "uptime_s", "busy", "queued", "unread", "store": {...}, "auto": "...", "home",
+        "schedules": {...}}`; the last is `Schedules.status`, where there are any."""
         ...

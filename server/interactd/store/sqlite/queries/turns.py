@@ -10,6 +10,7 @@ from interactd.errors import Conflict, Expired, Fenced, InteractdError
 from interactd.nouns import OPEN, TERMINAL, Interaction, Json, Status, Step, Usage
 from interactd.store.port import IdempotencyKey, Started
 from interactd.store.sqlite.queries import rows, sessions
+from interactd.store.sqlite.queries.schedules import hooks
 
 RUNNING: Final = "status IN ('in_progress', 'requires_action')"
 
@@ -85,6 +86,7 @@ def accept(
     if interaction.agent and interaction.agent_hash:
         sessions.pin(connection, session_id, interaction.agent, interaction.agent_hash)
     sessions.keep_key(connection, "send_turn", key, id, session_id, now)
+    hooks.accepted(connection, interaction, key)
     return Started(id, created=True)
 
 
