@@ -122,6 +122,7 @@ class SqliteRunners:
 
     async def bury(self, runner_id: str) -> None:
         await self._write(lambda db: remove(db, runner_id))
+        await asyncio.to_thread(tidy, self._file, frozenset(one.id for one in await self.list()))
 
     async def claims(self, interaction_ids: Sequence[str]) -> dict[str, Claim]:
         ids = list(interaction_ids)
