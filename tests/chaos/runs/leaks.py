@@ -14,7 +14,7 @@ KNOWN = {
     "": {"cache", "config", "data", "logs", "run", "state", "tmp"},
     "run": set[str](),
     "state": {"daemon.json", "daemon.lock", "start.lock", "token"},
-    "data": {"agents", "artifacts", "environments", "interactd.db", "sandbox"},
+    "data": {"agents", "artifacts", "environments", "interactd.db", "sandbox", "spare"},
     "tmp": set[str](),
 }
 
