@@ -313,8 +313,10 @@ class AgentRun(PlacedRun):
         """Commit steps and what happens next, to the disk and before anything else happens."""
         first = generated(self._own)
         note = self._timed(note)
-        written = await self._core.store.append(
-            self.interaction.id, self.interaction.epoch, steps, pending=note.as_dict(), durable=True
+        written = await self._held(
+            lambda: self._core.store.append(
+                self.interaction.id, self.interaction.epoch, steps, pending=note.as_dict(), durable=True
+            )
         )
         self._note = note
         self._own.extend(written)
