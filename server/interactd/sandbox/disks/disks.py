@@ -88,24 +88,14 @@ class Disks:
         return self._why
 
     def _try(self) -> str | None:
-        if not sys.platform.startswith("linux") or os.geteuid() != 0:
-            return "only root may mount"
-        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder = self._root / f".try-{os.getpid()}-{os.urandom(4).hex()}"
-        try:
-            # First: what is mounted before would be covered by it.
-            loops.share(self._root.resolve())
-            folder.mkdir(mode=0o700)
+        if (why := cannot(self._root)) is None:
             try:
-                _make(folder, 4)
-                (folder / DISK / "ws" / "x").write_bytes(b"x")
-                return None
-            finally:
-                _drop(folder)
-                shutil.rmtree(folder, ignore_errors=True)
-        except OSError as error:
-            log.info("no disk images: %s", error)
-            return f"a disk image cannot be made or mounted: {error.strerror or error}"
+                loops.share(self._root.resolve())
+            except OSError as error:
+                why = f"mounts cannot be shared: {error.strerror}"
+        if why is not None:
+            log.info("environments are plain folders, their size is watched: %s", why)
+        return why
 
     # -- one environment ---------------------------------------------------------------------------------------------
     async def make(self, id: str, folder: Path, disk_mb: int) -> Rooms:
@@ -244,6 +234,25 @@ class Disks:
                 if kind is StorageFull
                 else f"Its image is {folder / IMAGE}; nothing in it was changed.",
             ) from error
+
+
+def cannot(parent: Path) -> str | None:
+    """Make and mount an image in a folder, and say why that is impossible; None when it worked. Blocking, 10 ms."""
+    if not sys.platform.startswith("linux") or os.geteuid() != 0:
+        return "only root may mount"
+    parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = parent / f".try-{os.getpid()}-{os.urandom(4).hex()}"
+    try:
+        folder.mkdir(mode=0o700)
+        try:
+            _make(folder, 4)
+            (folder / DISK / "ws" / "x").write_bytes(b"x")
+            return None
+        finally:
+            _drop(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        return f"a disk image cannot be made or mounted: {error.strerror or error}"
 
 
 async def _through(work: Callable[[], T]) -> T:

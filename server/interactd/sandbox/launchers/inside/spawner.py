@@ -68,6 +68,10 @@ def become(plan: dict[str, Any], fds: list[int]) -> None:
     high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 200) for fd in fds]
     error = high[0]
     try:
+        for path in plan.get("join", []):
+            fd = os.open(path, os.O_WRONLY)
+            os.write(fd, b"0")
+            os.close(fd)
         if plan.get("stage"):
             stage(plan["stage"]["root"], plan["stage"]["sources"])
         null = os.open("/dev/null", os.O_RDWR)
