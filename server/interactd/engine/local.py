@@ -11,6 +11,7 @@ from typing import Literal
 from interactd.agents.port import AgentDefinition, AgentProblem, Agents
 from interactd.builtins.port import BuiltinTool
 from interactd.builtins.web import Fetcher
+from interactd.durable.port import Schedules
 from interactd.engine import artifacts, respond, sessions, turns, waiting
 from interactd.engine.checks.arguments import check_limit
 from interactd.engine.checks.text import check_text
@@ -18,9 +19,12 @@ from interactd.engine.core import Core
 from interactd.engine.dispatch.cancel import cancel
 from interactd.engine.dispatch.queue import Queue
 from interactd.engine.dispatch.recovery import adopt
+from interactd.engine.dispatch.runners.keeper import Keeper
 from interactd.engine.dispatch.sweeper import sweep_for_ever
 from interactd.engine.port import Event, Result
 from interactd.engine.settings import EngineSettings
+from interactd.engine.triggered import TriggeredTurns, schedules_of
+from interactd.errors import StorageError, StorageFull
 from interactd.models.port import Catalog, ModelInfo
 from interactd.nouns import LOCAL, Caller, GenerationConfig, Json, Session
 from interactd.sandbox.environments_port import Artifact, Environments
@@ -41,6 +45,7 @@ class LocalEngine:
         environments: where agents work; started by `start`, closed by `aclose`.
         fetcher: the web, for url_fetch and http hooks.
         extra_tools: tools that an agent's manifest may name besides the built-in ones.
+        schedules: triggers and webhooks; started by `start`, closed by `aclose`.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class LocalEngine:
         environments: Environments | None = None,
         fetcher: Fetcher | None = None,
         extra_tools: Sequence[BuiltinTool] = (),
+        schedules: Schedules | None = None,
     ) -> None:
         self._core = Core(
             store,
@@ -66,17 +72,25 @@ class LocalEngine:
             extra_tools=extra_tools,
         )
         self._queue = Queue(self._core)
+        self._keeper = Keeper(self._core, self._queue)
+        self._schedules = schedules
+        if schedules is not None:
+            schedules.attach(TriggeredTurns(self._core, self))
         self._sweeper: asyncio.Task[None] | None = None
         self._started_at = clock()
 
     # -- life ------------------------------------------------------------------------------------------------
     async def start(self) -> None:
         await self._core.store.open()
+        await self._core.lease.begin(self._core.clock())
+        await self._core.others.look()
         if self._core.environments is not None:
-            await self._core.environments.start()
+            await self._core.environments.start(alone=not self._core.others.live)
         self._started_at = self._core.clock()
-        await adopt(self._core, self._queue, died=True)
-        self._sweeper = asyncio.create_task(sweep_for_ever(self._core, self._queue), name="sweeper")
+        await adopt(self._core, self._queue)
+        self._sweeper = asyncio.create_task(sweep_for_ever(self._core, self._queue, self._keeper), name="sweeper")
+        if self._schedules is not None:
+            await self._schedules.start()
 
     async def drain(self, timeout_s: float) -> bool:
         """Take no more work; let running model calls finish for `timeout_s`, then stop those that are left.
@@ -85,6 +99,9 @@ class LocalEngine:
         wait stay queued there.
         """
         self._core.handing_over = True
+        self._queue.dispatcher.pause()
+        if self._schedules is not None:
+            await self._schedules.drain()
         loop = asyncio.get_running_loop()
         end = loop.time() + max(0.0, timeout_s)
         for run in self._queue.runs:
@@ -113,10 +130,15 @@ class LocalEngine:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._sweeper
             self._sweeper = None
+        await self._keeper.aclose()
         await self._core.finished(_LAST_WRITES_S)
+        if self._schedules is not None:
+            await self._schedules.aclose()
         if self._core.environments is not None:
             await self._core.environments.aclose()
         await self._core.catalog.aclose()
+        with contextlib.suppress(StorageError, StorageFull):
+            await self._core.lease.end()
         await self._core.store.aclose()
 
     @property
@@ -136,6 +158,8 @@ class LocalEngine:
         ttl_s: float | None = None,
         title: str | None = None,
         labels: dict[str, str] | None = None,
+        budget: Json | None = None,
+        approvals: Json | None = None,
         idempotency_key: str | None = None,
         caller: Caller = LOCAL,
     ) -> Session:
@@ -150,6 +174,8 @@ class LocalEngine:
             ttl_s=ttl_s,
             title=title,
             labels=labels,
+            budget=budget,
+            approvals=approvals,
             idempotency_key=idempotency_key,
             caller=caller,
         )
@@ -227,6 +253,9 @@ class LocalEngine:
         generation_config: GenerationConfig | None = None,
         tools: list[Json] | None = None,
         background: bool = False,
+        budget: Json | None = None,
+        approvals: Json | None = None,
+        dispatch: Json | None = None,
         if_busy: Literal["conflict", "queue"] = "conflict",
         idempotency_key: str | None = None,
         caller: Caller = LOCAL,
@@ -245,6 +274,9 @@ class LocalEngine:
             generation_config=generation_config,
             tools=tools,
             background=background,
+            budget=budget,
+            approvals=approvals,
+            dispatch=dispatch,
             if_busy=if_busy,
             idempotency_key=idempotency_key,
             caller=caller,
@@ -301,6 +333,10 @@ class LocalEngine:
     def environments(self) -> Environments:
         return artifacts.environments_of(self._core)
 
+    @property
+    def schedules(self) -> Schedules:
+        return schedules_of(self._schedules)
+
     # -- looking around --------------------------------------------------------------------------------------
     async def search(
         self,
@@ -329,8 +365,10 @@ class LocalEngine:
             "uptime_s": max(0.0, core.clock() - self._started_at),
             "busy": self.busy,
             "queued": self._queue.queued,
+            "dispatch": self._queue.dispatcher.health(),
             "unread": await core.store.count_unread(owner=caller.owner),
             "store": await core.store.stats(),
             "auto": await core.catalog.explain_auto(connection=caller.connection),
             "home": core.settings.home,
+            **({} if self._schedules is None else {"schedules": await self._schedules.status(caller=caller)}),
         }

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from interactd.agents.port import AgentDefinition, AgentProblem
+from interactd.durable.port import Schedules
 from interactd.models.port import ModelInfo
 from interactd.nouns import LOCAL, Caller, GenerationConfig, Interaction, Json, Session, Step
 from interactd.sandbox.environments_port import Artifact, Environments
@@ -28,6 +29,8 @@ class Result:
     steps: list[Step]
     partial_text: str = ""
     queue_position: int | None = None
+    queue_reason: str | None = None
+    """Why it does not run yet, in a few words; `None` when it does."""
     waiting_for: list[Json] = field(default_factory=list[Json])
     """For requires_action: the calls without a result, `{"id", "name", "arguments"}` and, where it is not a function of
     the caller's but one of the agent's own tools that may not run unasked, `"kind"` and `"question"`:
@@ -60,7 +63,9 @@ class Result:
 class Event:
     """A live event of one interaction, in order: `step.start`, `step.delta`, `step.stop`, `interaction.status`.
 
-    `data` has the Interactions API's payload for that event; `seq` counts from 1 within the attempt.
+    `data` has the Interactions API's payload for that event. `seq` grows, with gaps, and outlives the daemon: see
+    `Engine.events`. `step.stop` comes when the step is journalled, once; `step.start` of an index that was begun before
+    begins it, and all after it, anew (the daemon that had begun it died).
     """
 
     seq: int
@@ -98,6 +103,8 @@ class Engine(Protocol):
         ttl_s: float | None = None,
         title: str | None = None,
         labels: dict[str, str] | None = None,
+        budget: Json | None = None,
+        approvals: Json | None = None,
         idempotency_key: str | None = None,
         caller: Caller = LOCAL,
     ) -> Session:
@@ -106,7 +113,9 @@ class Engine(Protocol):
         it for ever.
 
         With `agent` its turns are that agent's, on `model` when one is given as well (over the agent's own), in
-        `environment`: an id, or the body that the first agent turn makes one from."""
+        `environment`: an id, or the body that the first agent turn makes one from.
+
+        `budget` (`Session.budget`) is for all its turns together; `approvals` is the policy of its turns."""
         ...
 
     async def send_turn(
@@ -123,6 +132,9 @@ class Engine(Protocol):
         generation_config: GenerationConfig | None = None,
         tools: list[Json] | None = None,
         background: bool = False,
+        budget: Json | None = None,
+        approvals: Json | None = None,
+        dispatch: Json | None = None,
         if_busy: Literal["conflict", "queue"] = "conflict",
         idempotency_key: str | None = None,
         caller: Caller = LOCAL,
@@ -132,7 +144,9 @@ class Engine(Protocol):
 
         `agent` or `model`, not both, says who takes this turn; the session's default else. `environment` (an id or a
         body) is where an agent's turn takes place, and where the session's later ones do. `limits` is
-        `{"steps"?, "tokens"?, "seconds"?}`, put over the agent's own (`RunLimits`), for this turn."""
+        `{"steps"?, "tokens"?, "seconds"?}`, put over the agent's own (`RunLimits`), for this turn.
+
+        `budget`, `approvals` and `dispatch` are the turn's own terms (`engine.checks.terms`)."""
         ...
 
     async def wait(self, interaction_id: str, timeout_s: float, *, caller: Caller = LOCAL) -> Result:
@@ -141,7 +155,8 @@ class Engine(Protocol):
         ...
 
     def events(self, interaction_id: str, *, after: int = 0) -> AsyncIterator[Event]:
-        """Live events from now (with the steps so far replayed first), ending when the interaction does."""
+        """The steps so far, then live events, ending when the interaction rests. With the `seq` of the last event that
+        was had, from this daemon or an earlier one, as `after`: those that were not."""
         ...
 
     async def respond(
@@ -251,6 +266,15 @@ class Engine(Protocol):
         """
         ...
 
+    @property
+    def schedules(self) -> Schedules:
+        """Triggers, which start turns at their times, and webhooks, which tell of how turns ended.
+
+        Raises:
+            NotFound: this engine was made without any.
+        """
+        ...
+
     async def models(self, *, refresh: bool = False, caller: Caller = LOCAL) -> list[ModelInfo]:
         """What is reachable with the keys of the caller's connection, and why the rest is not."""
         ...
@@ -258,5 +282,6 @@ class Engine(Protocol):
     async def status(self, *, caller: Caller = LOCAL) -> Json:
         """`unread` is the caller's; `auto` is `Catalog.explain_auto` for the caller's connection:
 
-        `{"version", "uptime_s", "busy", "queued", "unread", "store": {...}, "auto": "...", "home"}`."""
+        `{"version", "uptime_s", "busy", "queued", "unread", "store": {...}, "auto": "...", "home",
+        "schedules": {...}}`; the last is `Schedules.status`, where there are any."""
         ...

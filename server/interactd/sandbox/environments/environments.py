@@ -84,11 +84,17 @@ class LocalEnvironments:
         self._watch: asyncio.Task[None] | None = None
 
     # -- life --------------------------------------------------------------------------------------------------------
-    async def start(self) -> None:
+    async def start(self, *, alone: bool = True) -> None:
         try:
             await self._launchers.reap()
         except (InteractdError, OSError) as error:
             log.warning("what a killed daemon left could not be removed: %s", error)
+        if alone:
+            await self._tidy()
+        await self._kept.start(alone=alone)
+        self._watch = asyncio.create_task(self._watching(), name="environments")
+
+    async def _tidy(self) -> None:
         # Its sandboxes are gone, so that nothing holds its mounts.
         if left := await asyncio.to_thread(self._disks.reap):
             log.info("%d mounts and loop devices of a killed daemon were removed", left)
@@ -102,8 +108,6 @@ class LocalEnvironments:
         for id in active.keys() - there:
             log.warning("the folder of environment %s is missing", id)
             await self._store.put_environment(records.tombstone(active[id], "deleted", None))
-        await self._kept.start()
-        self._watch = asyncio.create_task(self._watching(), name="environments")
 
     async def _all(self, status: str) -> list[Json]:
         return await self._store.list_environments(statuses=(status,), limit=1_000_000)

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 from interactd.errors import InteractdError, SandboxFailed, SandboxUnavailable
 from interactd.paths import Paths
 from interactd.sandbox.launchers import boot, install
-from interactd.sandbox.launchers.bubblewrap import base, cgroups, owner, recipe, seccomp
+from interactd.sandbox.launchers.bubblewrap import base, cgroups, owner, probing, recipe, seccomp
 from interactd.sandbox.launchers.bubblewrap.watch import Observer, size
 from interactd.sandbox.launchers.settings import CA_INSIDE, PROXY_HOST, PROXY_PORT, Settings, environment
 from interactd.sandbox.launchers.spawner import Spawner
@@ -52,9 +51,12 @@ class Bubblewrap:
 
     async def probe(self) -> Capability:
         """See `Launcher.probe`: starts a sandbox over an empty folder and runs a command in it."""
-        folder = await asyncio.to_thread(tempfile.mkdtemp, prefix="interactd-probe-")
         try:
-            spec = Spec("probe", Path(folder) / "ws", Path(folder) / "home", limits=Limits(wall_s=20, pids=64))
+            folder = await asyncio.to_thread(probing.folder, self._cache)
+        except OSError as error:
+            return Capability(self.name, False, None, f"{self._cache} cannot be written: {error}")
+        try:
+            spec = Spec("probe", folder / "ws", folder / "home", limits=Limits(wall_s=20, pids=64))
             for path in (spec.workspace, spec.home):
                 path.mkdir()
             sandbox = await self.start(spec)
@@ -89,8 +91,8 @@ class Bubblewrap:
             return await boot.starting(lambda pipes, undo: self._start(weaker, spec, pipes, undo))
 
     async def reap(self) -> int:
-        """See `Launcher.reap`. Processes and mounts died with their daemon; control groups do not."""
-        return await asyncio.to_thread(lambda: cgroups.reap(cgroups.find()))
+        """See `Launcher.reap`. Processes and mounts died with their daemon; control groups and files do not."""
+        return await asyncio.to_thread(lambda: cgroups.reap(cgroups.find()) + probing.reap(self._cache))
 
     async def aclose(self) -> None:
         """See `Launcher.aclose`."""
