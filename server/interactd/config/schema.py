@@ -150,9 +150,7 @@ def _networks(given: list[str]) -> list[str]:
         try:
             ipaddress.ip_network(text, strict=False)
         except ValueError:
-            raise ValueError(
-                f"{text[:40]!r} is neither an address nor a network such as 192.168.1.0/24"
-            ) from None
+            raise ValueError(f"{text[:40]!r} is neither an address nor a network such as 192.168.1.0/24") from None
     return given
 
 

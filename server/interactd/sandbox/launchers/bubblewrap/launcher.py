@@ -44,7 +44,7 @@ class Bubblewrap:
     def __init__(self, paths: Paths, settings: Settings | None = None) -> None:
         self._cache = paths.data / "sandbox"
         self._settings = settings or Settings()
-        self._spawner = Spawner()
+        self._spawner = Spawner(paths.data / "environments")
         self._tools: _Tools | None = None
         self._finding = asyncio.Lock()
         self._running: set[Supervised] = set()
