@@ -436,13 +436,14 @@ class LocalEnvironments:
         return await self._kept.collect()
 
     async def launchers(self) -> list[Json]:
+        quota = await self._disks.why_not() is None
         return [
             {
                 "launcher": found.launcher,
                 "usable": found.usable,
                 "why": found.why,
                 "fix": found.fix,
-                "isolation": None if found.isolation is None else found.isolation.as_dict(),
+                "isolation": isolation.as_dict() if (isolation := found.isolation_with(quota=quota)) else None,
             }
             for found in await self._launchers.capabilities()
         ]
