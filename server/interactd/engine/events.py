@@ -86,6 +86,10 @@ class Channel:
         for step in steps:
             if step.type == "user_input":
                 continue
+            if first < self._steps:
+                # A run that is tried again tells nothing twice.
+                first += 1
+                continue
             if self._begun.get(first) != step.type:
                 self.start(first, step.type, head_of(step))
                 if step.text:

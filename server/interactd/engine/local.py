@@ -85,7 +85,7 @@ class LocalEngine:
         await self._core.lease.begin(self._core.clock())
         await self._core.others.look()
         if self._core.environments is not None:
-            await self._core.environments.start()
+            await self._core.environments.start(alone=not self._core.others.live)
         self._started_at = self._core.clock()
         await adopt(self._core, self._queue)
         self._sweeper = asyncio.create_task(sweep_for_ever(self._core, self._queue, self._keeper), name="sweeper")
@@ -99,6 +99,7 @@ class LocalEngine:
         wait stay queued there.
         """
         self._core.handing_over = True
+        self._queue.dispatcher.pause()
         if self._schedules is not None:
             await self._schedules.drain()
         loop = asyncio.get_running_loop()
@@ -364,6 +365,7 @@ class LocalEngine:
             "uptime_s": max(0.0, core.clock() - self._started_at),
             "busy": self.busy,
             "queued": self._queue.queued,
+            "dispatch": self._queue.dispatcher.health(),
             "unread": await core.store.count_unread(owner=caller.owner),
             "store": await core.store.stats(),
             "auto": await core.catalog.explain_auto(connection=caller.connection),

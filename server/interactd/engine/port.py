@@ -29,6 +29,8 @@ class Result:
     steps: list[Step]
     partial_text: str = ""
     queue_position: int | None = None
+    queue_reason: str | None = None
+    """Why it does not run yet, in a few words; `None` when it does."""
     waiting_for: list[Json] = field(default_factory=list[Json])
     """For requires_action: the calls without a result, `{"id", "name", "arguments"}` and, where it is not a function of
     the caller's but one of the agent's own tools that may not run unasked, `"kind"` and `"question"`:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from interactd.nouns import Interaction, Json, Session, Status, Step, Usage
+from interactd.store.ledger_port import Bill, Ledger
 from interactd.store.runners_port import Runners
 
 
@@ -85,6 +86,11 @@ class Hit:
 
 class Store(Protocol):
     """Sessions, interactions and steps. Ids in are whole ids, except for `find`."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """What model calls cost."""
+        ...
 
     async def open(self) -> None:
         """Create or migrate the database and start the writer.
@@ -224,9 +230,19 @@ class Store(Protocol):
         *,
         pending: Json | None = None,
         durable: bool = False,
+        bill: Bill | None = None,
     ) -> list[Step]:
         """Append finished steps (seq assigned here) and replace the interaction's `pending` note: what is about to
-        be done and has no outcome yet, e.g. `{"call": "model", "n": 2}`; `None` when nothing is.
+        be done and has no outcome yet, e.g. `{"call": "model", "n": 2}`; `None` when nothing is. The bill is booked
+        with them.
+
+        Raises:
+            Fenced: see above.
+        """
+        ...
+
+    async def requeue(self, interaction_id: str, epoch: int, *, pending: Json | None) -> Interaction:
+        """Put a running interaction back into its session's line, with this note.
 
         Raises:
             Fenced: see above.
@@ -245,8 +261,10 @@ class Store(Protocol):
         finish_reason: str | None = None,
         model: str | None = None,
         now: float,
+        bill: Bill | None = None,
     ) -> Interaction:
-        """End a run: append the last steps and set status and outcome in one transaction.
+        """End a run: append the last steps, set status and outcome and book the bill, in one transaction. Model calls
+        that the bill does not name and nobody settled are settled at their worst.
 
         `epoch=None` (cancel from outside) settles whatever epoch runs, and bumps it so that the runner is fenced.
         Usage is added to what the interaction already has. Status may be terminal, or requires_action, which keeps the

@@ -28,12 +28,12 @@ def left(paths: Paths, root: Path, daemons: Collection[int], ours: int) -> list[
         daemons: the pids that its daemons had.
         ours: the pid of their nursery, which stays.
     """
-    # First the files: looking into the store makes some.
     found: list[str] = []
     for folder, names in KNOWN.items():
         there = {path.name for path in (root / folder).iterdir()} if (root / folder).is_dir() else set[str]()
         found += [f"file {folder}/{name}" for name in sorted(there - names)]
-    db = sqlite3.connect(f"file:{paths.database}?mode=ro", uri=True)
+    # Immutable, or looking at it would make files.
+    db = sqlite3.connect(f"file:{paths.database}?immutable=1", uri=True)
     try:
         environments = dict(db.execute("SELECT id, status FROM environments"))
         open_ = db.execute("SELECT id, status FROM interactions WHERE status IN ('queued', 'in_progress')").fetchall()

@@ -11,7 +11,7 @@ from typing import Any
 
 from chaos.runs.follower import Follower
 from chaos.runs.plans import Plans, kind_of, round_of
-from chaos.runs.world import Failed, Gone, Json, World
+from chaos.runs.world import Failed, Gone, Json, World, alive, until
 
 TERMINAL = ("completed", "failed", "cancelled", "incomplete", "budget_exceeded")
 UNKNOWN = "Outcome unknown"
@@ -132,7 +132,8 @@ class Story:
             run = self.runs[numbers[id]]
             if run.status is not None:
                 assert status == run.status, "a terminal status is for good"
-            for call in (json.loads(note) if note else {}).get("flight", ()):
+            pending: Json = json.loads(note) if note else {}
+            for call in pending.get("flight", ()):
                 run.in_flight[call] += call not in run.finished
         self._check_nothing_again()
         self._asked_by_then = {run: len(asked) for run, asked in self.plans.asked.items()}
@@ -149,6 +150,8 @@ class Story:
         """Let it run for so long, kill the daemon, start the next."""
         await asyncio.sleep(after_s)
         self.world.kill()
+        # Its last commit may still be on the way.
+        await until(lambda: not alive(self.world.pid))
         self.died()
         await self.world.start()
 

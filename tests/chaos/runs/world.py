@@ -78,9 +78,10 @@ class Marks:
                 self.seen[call] += 1
                 self.order.append(call)
                 self.by.setdefault(call, []).append(int(pid))
+                gate = self.gate
                 await asyncio.sleep(self.hold_s)
-                if self.gate is not None:
-                    await self.gate.wait()
+                if gate is not None:
+                    await gate.wait()
                 writer.write(f"bumped {call}\n".encode())
                 await writer.drain()
         except (ConnectionError, asyncio.CancelledError):
@@ -164,8 +165,11 @@ class World:
 
     async def leave(self) -> None:
         """The last daemon leaves in order; nothing may be left then of any of them."""
-        if not alive(self.pid):
+        try:
+            self.pid = (await self.call("status"))["pid"]
+        except Gone:
             await self.start()
+        self.pids.append(self.pid)
         self.kill(signal.SIGTERM)
         await until(lambda: not alive(self.pid))
         leaks = [""]
@@ -183,7 +187,8 @@ class World:
     @asynccontextmanager
     async def control(self, socket: Path | None = None) -> AsyncGenerator[Control]:
         """Connect to the daemon. Raises: Gone."""
-        hello = {**connect.make_hello(self.home.paths, "control", self._connection, {}), "env": {}}
+        hello: Json = connect.make_hello(self.home.paths, "control", self._connection, {})
+        hello["env"] = {}
         try:
             reader, writer = await asyncio.open_unix_connection(str(socket or self.home.paths.socket), limit=1 << 26)
         except OSError as error:
@@ -219,7 +224,7 @@ class World:
 
     async def send(self, session: str, text: str, key: str | None = None, **more: Any) -> str:
         """Send a background turn; returns its id."""
-        given = {"background": True, "if_busy": "queue", **more}
+        given: Json = {"background": True, "if_busy": "queue", **more}
         sent = await self.call("send_turn", session_id=session, content=text, idempotency_key=key, **given)
         return sent["interaction"]["id"]
 

@@ -95,6 +95,8 @@ class AgentRun(Run):
             self._frame = await self._frame_of(definition, toolbox)
             limits = self._limits(definition)
             ending = await self._loop(toolbox, limits)
+            if ending is not None and ending.status == "failed" and await self._try_again(ending.error or {}):
+                return
             if ending is not None:
                 await self._settle(
                     ending.status,
@@ -348,8 +350,10 @@ class AgentRun(Run):
         self._fenced()
         if self._stop == "cancel":
             return Ending("cancelled", steps)
+        if self._stop == "timeout":
+            return Ending("incomplete", steps, self._out_of_time())
         self._left = True
-        await self._write_note(self._tick(replace(self._note, handed_over=True)))
+        await self._write_note(self._timed(self._tick(replace(self._note, handed_over=True))))
         return None
 
     # -- calling ---------------------------------------------------------------------------------------------
@@ -410,6 +414,8 @@ class AgentRun(Run):
             return await self._stopped_short()
         if self._stop == "cancel":
             why, ending = "the turn was cancelled", Ending("cancelled")
+        elif self._stop == "timeout":
+            why, ending = "the time for this turn is over", Ending("incomplete", error=self._out_of_time())
         elif batch.failure is not None:
             why, ending = batch.failure.message, Ending("failed", error=batch.failure.as_dict())
         else:
@@ -421,6 +427,7 @@ class AgentRun(Run):
     async def _journal(self, steps: Sequence[Step], note: Note) -> None:
         """Commit steps and what happens next, to the disk and before anything else happens."""
         first = generated(self._own)
+        note = self._timed(note)
         written = await self._core.store.append(
             self.interaction.id, self.interaction.epoch, steps, pending=note.as_dict(), durable=True
         )

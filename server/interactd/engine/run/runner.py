@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, cast
 import anyio
 
 from interactd.engine.core import Core
+from interactd.engine.dispatch.retries import pause_before
 from interactd.engine.run.draft import Draft
 from interactd.engine.run.history import tools_of
 from interactd.engine.run.note import Note
@@ -34,9 +35,9 @@ from interactd.nouns import Interaction, Json, Session, Status, Step, Usage
 
 log = logging.getLogger(__name__)
 
-Stop = Literal["cancel", "hand_over", "fenced"]
-"""Why: somebody cancelled it; the daemon leaves; another daemon has it or it is over."""
-_STRONGER: Final = ("hand_over", "cancel", "fenced")
+Stop = Literal["hand_over", "timeout", "cancel", "fenced"]
+"""Why: the daemon leaves; its time is over; somebody cancelled it; another daemon has it or it has ended."""
+_STRONGER: Final = ("hand_over", "timeout", "cancel", "fenced")
 
 
 class Run:
@@ -50,19 +51,25 @@ class Run:
         own: Sequence[Step],
         note: Note,
         model: Model | None,
-        slots: asyncio.Semaphore,
     ) -> None:
         self.interaction = interaction
         self.done = asyncio.Event()
+        self.over = asyncio.Event()
+        """Set by whoever runs it, when nobody counts it as running any more."""
+        self.slot = asyncio.Event()
+        """Set by whoever runs it, when it may work."""
+        self.again: Note | None = None
+        """With this note it waits in the line again, to be tried once more."""
         self.settling = False
         """Whether the outcome is known and only has to be written."""
         self.draft: Draft | None = None
         self._core = core
         self._session = session
         self._own: list[Step] = list(own)
-        self._note = note
+        self._note = note.begun()
         self._model = model
-        self._slots = slots
+        self._terms = core.settings.terms_of(interaction)
+        self._begun_at: float | None = None
         self._stop: Stop | None = None
         self._scope: anyio.CancelScope | None = None
         self.channel = core.hub.open(interaction.id)
@@ -74,8 +81,8 @@ class Run:
         return self._note.connection
 
     def stop(self, why: Stop) -> None:
-        """Stop the model call and go: settle as cancelled, leave the rest to the next daemon, or write nothing at all.
-        Returns at once."""
+        """Stop what it does and go: settle as cancelled or as out of time, leave the rest to the next daemon, or write
+        nothing at all. Returns at once."""
         if self._stop is None or _STRONGER.index(why) > _STRONGER.index(self._stop):
             self._stop = why
         if self._scope is not None:
@@ -125,19 +132,37 @@ class Run:
             log.info("%s still waits for %d function results", self.interaction.id, len(waiting))
             await self._settle("requires_action", ())
             return
-        if self._slots.locked():
+        if not self.slot.is_set():
             await self._write_note(replace(self._note, waiting=True))
         with self._interruptible() as scope:
-            await self._slots.acquire()
+            await self.slot.wait()
         if scope.cancelled_caught:
             await self._stopped()
             return
+        if self._note.waiting:
+            await self._write_note(replace(self._note, waiting=False))
+        loop = asyncio.get_running_loop()
+        self._begun_at = loop.time()
+        limit = self._terms.get("timeout_s")
+        timer = loop.call_later(max(0.0, limit - self._note.ran), self.stop, "timeout") if limit else None
         try:
-            if self._note.waiting:
-                await self._write_note(replace(self._note, waiting=False))
             await self._work()
         finally:
-            self._slots.release()
+            if timer is not None:
+                timer.cancel()
+
+    def _ran(self) -> float:
+        """Seconds this turn has worked, earlier attempts included."""
+        if self._begun_at is None:
+            return self._note.ran
+        return self._note.ran + asyncio.get_running_loop().time() - self._begun_at
+
+    def _timed(self, note: Note) -> Note:
+        """The note with the time worked so far."""
+        ran = self._ran()
+        if self._begun_at is not None:
+            self._begun_at = asyncio.get_running_loop().time()
+        return replace(note, ran=round(ran, 3)) if self._terms.get("timeout_s") else note
 
     def _waits(self) -> list[Step]:
         """Calls that only the caller can answer, before anything else can be done."""
@@ -247,7 +272,7 @@ class Run:
         )
 
     async def _go_on(self, verdict: Verdict, usage: Usage | None) -> None:
-        note = self._note.next_call(usage, bad=bool(verdict.bad_calls))
+        note = self._timed(self._note.next_call(usage, bad=bool(verdict.bad_calls)))
         written = await self._core.store.append(
             self.interaction.id, self.interaction.epoch, verdict.steps, pending=note.as_dict()
         )
@@ -259,9 +284,21 @@ class Run:
     async def _stopped(self) -> None:
         self._fenced()
         if self._stop == "hand_over":
-            await self._write_note(replace(self._note, handed_over=True))
+            await self._write_note(self._timed(replace(self._note, handed_over=True)))
             return
-        await self._settle("cancelled", self.draft.partial() if self.draft else (), usage=self._note.usage)
+        steps = self.draft.partial() if self.draft else ()
+        if self._stop == "timeout":
+            await self._settle("incomplete", steps, usage=self._note.usage, error=self._out_of_time())
+            return
+        await self._settle("cancelled", steps, usage=self._note.usage)
+
+    def _out_of_time(self) -> Json:
+        return {
+            "code": "time_exceeded",
+            "message": f"The turn was stopped after {self._terms['timeout_s']:g} s (timeout_s).",
+            "repair": 'Everything it did is kept. Send another turn in this session ("go on") to let it continue, '
+            "or one with a larger timeout_s.",
+        }
 
     def _fenced(self) -> None:
         if self._stop == "fenced":
@@ -278,8 +315,28 @@ class Run:
         await self._settle("incomplete", steps, usage=self._note.usage, error=error, finish_reason="length")
 
     async def _fail(self, error: Json) -> None:
+        if await self._try_again(error):
+            return
         steps = self.draft.partial() if self.draft else ()
         await self._settle("failed", steps, usage=self._note.usage, error=error)
+
+    async def _try_again(self, error: Json) -> bool:
+        """Put it back into the line if it failed for a reason that may pass; True when that was done.
+
+        Not when the answer that broke off has finished steps: they would be lost, or made a second time.
+        """
+        pause = pause_before(error, self._note.retries, int(self._terms["retries"]))
+        if pause is None or self._core.handing_over or (self.draft is not None and self.draft.steps()):
+            return False
+        note = self._timed(self._note.again(pause, self._core.clock(), str(error["code"])))
+        self.settling = True
+        self.interaction = await self._core.store.requeue(
+            self.interaction.id, self.interaction.epoch, pending=note.as_dict()
+        )
+        log.info("%s: %s; trying again in %.1f s", self.interaction.id, error["code"], pause)
+        self.again = note
+        self.channel.status(self.interaction)
+        return True
 
     async def _write_note(self, note: Note) -> None:
         await self._core.store.append(self.interaction.id, self.interaction.epoch, (), pending=note.as_dict())

@@ -14,11 +14,14 @@ from typing import Any, Concatenate, Final, Literal, ParamSpec, TypeVar
 
 from interactd.errors import InvalidArgument, NotFound, StorageError, StorageFull
 from interactd.nouns import TERMINAL, Interaction, Json, Session, Status, Step, Usage
+from interactd.store.ledger_port import Bill
 from interactd.store.port import IdempotencyKey, Page, Receipt, Started, Turn
 from interactd.store.sqlite import connect, deleting, migrations, retention
 from interactd.store.sqlite.archive import SqliteArchive
 from interactd.store.sqlite.checkpoints import Checkpointer
+from interactd.store.sqlite.ledger import SqliteLedger
 from interactd.store.sqlite.queries import arrival, environments, history, removal, rows, search, sessions, turns
+from interactd.store.sqlite.queries.money import booking
 from interactd.store.sqlite.queries.schedules import hooks
 from interactd.store.sqlite.readers import Readers
 from interactd.store.sqlite.retention import SqliteRetention
@@ -44,6 +47,7 @@ class SqliteStore:
         self._writer: Writer | None = None
         self._readers: Readers | None = None
         self._checkpoints: Checkpointer | None = None
+        self.ledger = SqliteLedger(self._read, self._write)
         self.runners = SqliteRunners(path, self._read, self._write)
         self.schedules = SqliteSchedules(self._read, self._write)
         """Triggers and webhooks: a port of its own over the same file."""
@@ -204,13 +208,23 @@ class SqliteStore:
         *,
         pending: Json | None = None,
         durable: bool = False,
+        bill: Bill | None = None,
     ) -> list[Step]:
         values, size = rows.step_values(steps, time.time())
         note = None if pending is None else rows.dump(pending)
-        first = await self._write(
-            lambda db: turns.append(db, interaction_id, epoch, values, note), size=size, durable=durable
-        )
+
+        def append(db: sqlite3.Connection) -> int:
+            first = turns.append(db, interaction_id, epoch, values, note)
+            if bill is not None:
+                booking.book(db, bill)
+            return first
+
+        first = await self._write(append, size=size, durable=durable)
         return turns.steps_as_kept(steps, first, values)
+
+    async def requeue(self, interaction_id: str, epoch: int, *, pending: Json | None) -> Interaction:
+        note = None if pending is None else rows.dump(pending)
+        return await self._write(lambda db: turns.requeue(db, interaction_id, epoch, note))
 
     async def settle(
         self,
@@ -224,6 +238,7 @@ class SqliteStore:
         finish_reason: str | None = None,
         model: str | None = None,
         now: float,
+        bill: Bill | None = None,
     ) -> Interaction:
         if status not in TERMINAL and status != "requires_action":
             raise InvalidArgument(f"an interaction cannot be settled as {status}", field="status")
@@ -238,6 +253,14 @@ class SqliteStore:
         if news:
             self.schedules.changed()
         return settled
+        def settle(db: sqlite3.Connection) -> Interaction:
+            settled = turns.settle(db, interaction_id, epoch, status, values, usage, outcome, now)
+            if bill is not None:
+                booking.book(db, bill)
+            booking.finish(db, interaction_id, now, known=bill is not None)
+            return settled
+
+        return await self._write(settle, size=size)
 
     async def place(
         self, interaction_id: str, epoch: int, *, environment_id: str, isolation: Json | None = None

@@ -29,7 +29,7 @@ from typing import Any
 
 PR_SET_CHILD_SUBREAPER = 36
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
-MS_BIND, MS_REC, MS_PRIVATE, MS_NOSUID, MS_NODEV = 0x1000, 0x4000, 1 << 18, 0x2, 0x4
+MS_BIND, MS_REC, MS_SLAVE, MS_NOSUID, MS_NODEV = 0x1000, 0x4000, 1 << 19, 0x2, 0x4
 NS_GET_USERNS = 0xB701
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -49,7 +49,8 @@ def mount(source: str, target: str, kind: str | None, flags: int, data: str | No
 def stage(root: str, sources: list[list[str]]) -> None:
     """Show paths that only root can reach to the uid we are about to become, in a mount namespace of our own."""
     check(_libc.unshare(CLONE_NEWNS), "unshare")
-    mount("none", "/", None, MS_REC | MS_PRIVATE)
+    # Not private: what is unmounted outside (another environment's disk) must not be held by this one.
+    mount("none", "/", None, MS_REC | MS_SLAVE)
     # Only now: a mount that was opened in the old namespace cannot be bound in the new one.
     opened = [(name, os.open(source, os.O_PATH | os.O_CLOEXEC)) for source, name in sources]
     mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=0755")

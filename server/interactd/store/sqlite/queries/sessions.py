@@ -216,6 +216,13 @@ def set_expiry(connection: sqlite3.Connection, id: str, ttl_s: float | None, exp
         raise rows.missing(connection, "session", id)
 
 
+def set_budget(connection: sqlite3.Connection, id: str, budget: str | None) -> None:
+    """Replace what the session's turns together may cost."""
+    done = connection.execute("UPDATE sessions SET budget = ? WHERE id = ?", (budget, rows.exact(id)))
+    if done.rowcount == 0:
+        raise rows.missing(connection, "session", id)
+
+
 def _after(cursor: str) -> list[Any]:
     try:
         updated_at, id = json.loads(cursor)

@@ -165,6 +165,18 @@ def append(
     return row[2]
 
 
+def requeue(connection: sqlite3.Connection, id: str, epoch: int, pending: str | None) -> Interaction:
+    """Put it back into its session's line."""
+    row = connection.execute(f"SELECT {rows.INTERACTION} FROM interactions WHERE id = ?", (rows.exact(id),)).fetchone()
+    if row is None:
+        raise rows.missing(connection, "interaction", id)
+    found = rows.interaction(row)
+    _fence(id, epoch, found.epoch, found.status)
+    connection.execute("UPDATE interactions SET status = 'queued', pending = ? WHERE id = ?", (pending, id))
+    found.status = "queued"
+    return found
+
+
 def settle(
     connection: sqlite3.Connection,
     id: str,
