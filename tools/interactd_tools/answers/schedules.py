@@ -164,5 +164,17 @@ def status_lines(found: Json) -> list[str]:
     return lines
 
 
+def status_fields(found: Json) -> Json:
+    """The same for programs; nothing where there are none."""
+    out: Json = {}
+    if found.get("triggers"):
+        out |= {"triggers": found["triggers"], "triggers_in_error": [one["id"] for one in found["in_error"]]}
+        if found.get("next_run_at") is not None:
+            out["next_run_time"] = iso(found["next_run_at"])
+    if found.get("webhooks"):
+        out |= {"webhooks": found["webhooks"], "failing_webhooks": [one["id"] for one in found["failing"]]}
+    return out
+
+
 def _named(name: str | None) -> str:
     return f" ({safe(name)})" if name else ""

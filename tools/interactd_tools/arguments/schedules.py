@@ -38,7 +38,9 @@ Schedule = Annotated[
     Field(
         max_length=200,
         description="Five cron fields, @daily and the like, 'every 2h', or 'at 2026-12-01T09:00'.",
-        json_schema_extra={"schema": {"type": "string", "x-expected": 'a schedule such as "0 9 * * 1-5" or "every 2h"'}},
+        json_schema_extra={
+            "schema": {"type": "string", "x-expected": 'a schedule such as "0 9 * * 1-5" or "every 2h"'}
+        },
     ),
 ]
 Zone = Annotated[str, Field(max_length=80, description="Such as Europe/Berlin; default this machine's.")]

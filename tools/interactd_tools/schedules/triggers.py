@@ -42,9 +42,9 @@ class _What(Arguments):
     execution_timeout_seconds: Annotated[Seconds, Field(description="Of one run; default 600.")] | None = None
     budget: Annotated[Object, Field(description="Of one run: {usd, tokens, steps, seconds}.")] | None = None
     approvals: Annotated[Object, Field(description="What a run has to ask before doing.")] | None = None
-    dispatch: Annotated[Object, Field(description="{priority, delay_s, start_timeout_s, timeout_s, retries}.")] | None = (
-        None
-    )
+    dispatch: (
+        Annotated[Object, Field(description="{priority, delay_s, start_timeout_s, timeout_s, retries}.")] | None
+    ) = None
     labels: Labels | None = None
     title: Annotated[Line, Field(description="Of the sessions.")] | None = None
     system_instruction: Annotated[Prose, Field(description="Of the sessions.")] | None = None
@@ -60,7 +60,9 @@ class _What(Arguments):
     def policies(self) -> Json:
         """The trigger's own settings that were given."""
         names = ("time_zone", "display_name", "missed", "overlap")
-        given = {name: getattr(self, name) for name in (*names, "max_consecutive_failures", "execution_timeout_seconds")}
+        given = {
+            name: getattr(self, name) for name in (*names, "max_consecutive_failures", "execution_timeout_seconds")
+        }
         return {name: value for name, value in given.items() if value is not None}
 
 
@@ -80,9 +82,9 @@ class CreateTrigger(_What):
 )
 async def create_trigger(args: CreateTrigger, ctx: CallContext) -> ToolResult:
     """Have an agent (or a model) do a task at its times, by itself, in the background. Each run is an interaction like
-    any other: list_executions names it, get_interaction shows it. Times missed while no daemon ran are skipped, or made
-    up for by one run (missed: once); a time at which the last run has not ended is skipped or queued (overlap). Too many
-    failures in a row stop it. run_trigger tries it now."""
+    any other: list_executions names it, get_interaction shows it. Times missed while no daemon ran are skipped, or
+    made up for by one run (missed: once); a time at which the last run has not ended is skipped or queued (overlap).
+    Too many failures in a row stop it. Then run_trigger tries it now."""
     work = args.work(args.input)
     if args.agent is None and args.model is None and work.get("session", "new") in ("new", "same"):
         work["agent"] = DEFAULT_AGENT
@@ -232,7 +234,8 @@ async def run_trigger(args: RunTrigger, ctx: CallContext) -> ToolResult:
             "Next: " + call(following["tool"], following["arguments"]),
         ),
         {**fields, **{name: id for name, id in ids.items() if id}, "next": following},
-        is_error=one.status == "failed",
+        # One that was started is read like any other interaction, however fast it ended.
+        is_error=one.status == "failed" and one.interaction_id is None,
     )
 
 
@@ -277,8 +280,8 @@ class ListExecutions(Arguments):
     toolset=_SET,
 )
 async def list_executions(args: ListExecutions, ctx: CallContext) -> ToolResult:
-    """List what triggers ran, newest first: when it was due, how it ended and why, and its interaction_id. Skipped times
-    are in it with the reason. Then get_interaction for what a run said."""
+    """List what triggers ran, newest first: when it was due, how it ended and why, and its interaction_id. Skipped
+    times are in it with the reason. Then get_interaction for what a run said."""
     page = await ctx.engine.schedules.list_executions(
         trigger_id=args.trigger_id, status=args.status, limit=args.limit, cursor=args.cursor, caller=ctx.caller
     )

@@ -61,9 +61,9 @@ class CreateWebhook(_Settings):
     toolset=_SET,
 )
 async def create_webhook(args: CreateWebhook, ctx: CallContext) -> ToolResult:
-    """Have a URL, the desktop or a command told when an interaction ends or asks something, or a trigger fails: exactly
-    one of uri, desktop, command. Payloads are thin (type, timestamp, id) and signed by Standard Webhooks; they are tried
-    for 24 hours, at least once. The signing secret is shown once. Then ping_webhook tries it."""
+    """Have a URL, the desktop or a command told when an interaction ends or asks something, or a trigger fails:
+    exactly one of uri, desktop, command. Payloads are thin (type, timestamp, id), signed by Standard Webhooks, and
+    delivered at least once, tried for 24 hours. The signing secret is shown once. Then ping_webhook tries it."""
     made = await ctx.engine.schedules.create_webhook(
         **args.given(),
         desktop=args.desktop,
@@ -249,8 +249,8 @@ class ListDeliveries(Arguments):
     toolset=_SET,
 )
 async def list_deliveries(args: ListDeliveries, ctx: CallContext) -> ToolResult:
-    """List what webhooks were sent, newest first: the event, each attempt's time, status and the beginning of the answer,
-    and when the next attempt is. Then redeliver for one that did not arrive."""
+    """List what webhooks were sent, newest first: the event, each attempt's time, status and the beginning of the
+    answer, and when the next attempt is. Then redeliver for one that did not arrive."""
     page = await ctx.engine.schedules.list_deliveries(
         webhook_id=args.webhook_id, status=args.status, limit=args.limit, cursor=args.cursor, caller=ctx.caller
     )

@@ -180,14 +180,14 @@ def _run_now(args: argparse.Namespace) -> int:
         one = client.call("run_trigger", trigger_id=args.id)
     if args.json:
         print_json(one)
-    elif one["status"] == "failed":
+    elif one["status"] == "failed" and not one.get("interaction_id"):
         print(f"{one['id']}: could not be started: {safe(one['error']['message'])}", file=sys.stderr)
     elif one.get("interaction_id"):
         print(f"{one['id']}: runs as {one['interaction_id']}")
         print(f"`interactd show {one['interaction_id']}` shows how far it is.")
     else:
         print(f"{one['id']}: {one['status'].replace('_', ' ')}")
-    return 1 if one["status"] == "failed" else 0
+    return 1 if one["status"] == "failed" and not one.get("interaction_id") else 0
 
 
 def _delete(client: Any, args: argparse.Namespace, id: str) -> Any:
