@@ -1,7 +1,7 @@
 """Daemons with triggers and webhooks, to be killed, on a clock that runs sixty times as fast: a minute a second.
 
-    daemons.py HOME BEGIN          then one line on stdin for each daemon to start, the path of its socket; its pid comes
-                                   back on stdout
+    daemons.py HOME BEGIN     then one line on stdin for each daemon to start, the path of its socket; its pid comes
+                              back on stdout
 
 Each answers newline-delimited `{"call", ...arguments}` (methods of `Engine.schedules`) on its socket.
 """
