@@ -43,7 +43,8 @@ async def test_a_due_time_starts_one_turn_in_a_session_of_its_own(tmp_path: Path
         result = await r.engine.get_interaction(done.interaction_id or "")
         assert result.interaction.background
         assert result.session.title == "Tidying"
-        assert result.session.labels == {"kind": "tidy"}
+        assert result.session.labels == {"kind": "tidy", "trigger": trigger.id}
+        assert done.work == {}
         assert result.session.ttl_s == 7 * 86_400
         after = await r.schedules.get_trigger(trigger.id)
         assert after.next_run_at == (trigger.next_run_at or 0) + 300
