@@ -24,7 +24,7 @@ from interactd.nouns import Interaction, Json, Step
 # Together less than 53 bits: JSON's numbers are exact that far for every reader.
 _STEP: Final = 1 << 32
 _ATTEMPT: Final = 1 << 22
-_ATTEMPTS: Final = _STEP // _ATTEMPT - 1
+_ATTEMPTS: Final = _STEP // _ATTEMPT - 2
 
 
 @dataclass(slots=True)
@@ -54,7 +54,13 @@ class Channel:
 
     def status(self, interaction: Interaction) -> None:
         """Publish `interaction.status`."""
-        self._add("interaction.status", status_data(interaction))
+        entry = self._add("interaction.status", status_data(interaction), wake=False)
+        # Where it rests is told under one number, after all that any attempt may have told before.
+        if interaction.terminal:
+            entry.seq = (self._steps + 1) * _STEP - 1
+        elif interaction.status == "requires_action":
+            entry.seq = (self._steps + 1) * _STEP - 2
+        self._wake()
 
     def rests(self, interaction: Interaction) -> None:
         """Publish the status of an interaction that nobody runs, also to those who have all of its attempt's events."""

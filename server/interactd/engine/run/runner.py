@@ -55,6 +55,8 @@ class Run:
     ) -> None:
         self.interaction = interaction
         self.done = asyncio.Event()
+        self.settled = asyncio.Event()
+        """Set when the outcome is written; a runner may have to clear up after that."""
         self.over = asyncio.Event()
         """Set by whoever runs it, when nobody counts it as running any more."""
         self.slot = asyncio.Event()
@@ -118,7 +120,12 @@ class Run:
             log.error("the outcome of %s cannot be written: %s", self.interaction.id, error)
             self._core.refused[self.interaction.id] = error
         finally:
+            self.settled.set()
             self.done.set()
+
+    def partial(self) -> list[Step]:
+        """What it has made and not written yet: kept by whoever has to end it."""
+        return self.draft.partial() if self.draft else []
 
     @property
     def at_work(self) -> bool:
@@ -369,6 +376,7 @@ class Run:
                 now=max(self._core.clock(), self.interaction.started_at or 0.0),
             )
         )
+        self.settled.set()
         self.interaction = settled
         self.channel.journalled(steps, generated(self._own))
         self.channel.status(settled)
