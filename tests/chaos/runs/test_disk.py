@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from chaos.runs.plans import Plans, asked_for, call_of
-from chaos.runs.world import PATIENCE_S, Failed, Json, World, a_world, until
+from chaos.runs.world import PATIENCE_S, Failed, Json, World, a_world, alive, until
 from support.provider import Reply, Request
 
 pytestmark = [
@@ -123,6 +123,22 @@ async def test_a_result_that_meets_a_full_disk_is_not_lost(tmp_path: Path) -> No
         assert [bool(result.get("is_error")) for result in results] == [False, False]
         assert world.marks.seen == {"r0-0-0-never": 1, "r0-1-0-never": 1}
         assert plans.asked[0] == [0, 1, 2]
+
+
+async def test_the_files_of_a_finished_run_outlive_a_full_disk_and_a_killed_daemon(tmp_path: Path) -> None:
+    plans = Plans(2, rounds=(1, 1), calls=(1, 1), kinds=("write",))
+    async with a_small_disk(tmp_path / "home") as root, a_world(root, plans.answer) as world:
+        ballast = Ballast(world)
+        done = await world.ended(await world.send(await world.session(), "run 0"))
+        assert done["interaction"]["status"] == "completed"
+        ballast.fill()
+        world.kill()
+        await until(lambda: not alive(world.pid))
+        ballast.free()
+        await world.start()
+        environment = done["interaction"]["environment_id"]
+        files = await world.call("environment_files", environment_id=environment)
+        assert [one["path"].rpartition("/")[2] for one in files if "r0-" in one["path"]] == ["r0-0-0-write.txt"]
 
 
 @pytest.mark.long
