@@ -142,6 +142,8 @@ def build_parser() -> argparse.ArgumentParser:
     delete.add_argument("ids", nargs="+", metavar="id")
     delete.add_argument("-y", "--yes", action="store_true", help="do not ask")
 
+    subcommands.waiting(lambda name, text: add(name, text, _waiting))
+
     models = add("models", "list models that are reachable, and why the rest is not", _models)
     models.add_argument("--refresh", action="store_true", help="ask the providers for their lists")
 
@@ -268,6 +270,18 @@ def _delete(args: argparse.Namespace) -> int:
     from interactd.cli.sessions import delete
 
     return delete(args)
+
+
+def _waiting(args: argparse.Namespace) -> int:
+    from interactd.cli import waiting
+
+    name: str = args.parser.prog.rpartition(" ")[2]
+    return {
+        "inbox": waiting.inbox,
+        "approvals": waiting.approvals,
+        "respond": waiting.respond,
+        "cancel": waiting.cancel,
+    }[name](args)
 
 
 def _models(args: argparse.Namespace) -> int:

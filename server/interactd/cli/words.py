@@ -11,6 +11,7 @@ _COMMANDS = {
     "list_sessions": "interactd sessions",
     "get_session": "interactd show",
     "get_interaction": "interactd show",
+    "cancel_interaction": "interactd cancel",
     "search_history": "interactd search",
     "fork_session": "interactd fork",
     "delete_session": "interactd delete",

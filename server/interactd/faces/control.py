@@ -259,6 +259,8 @@ METHODS: dict[str, Method] = {
     "wait": _engine(Engine.wait),
     "respond": _engine(Engine.respond),
     "cancel": _engine(Engine.cancel),
+    "cancel_all": _engine(Engine.cancel_all),
+    "inbox": _engine(Engine.inbox),
     "get_interaction": _engine(Engine.get_interaction),
     "list_sessions": _engine(Engine.list_sessions),
     "get_session": _get_session,
