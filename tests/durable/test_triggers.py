@@ -191,7 +191,7 @@ async def test_a_run_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
     model = ScriptedModel()
     model.gate = asyncio.Event()
     async with rig(tmp_path, model=model) as r:
-        trigger = await r.trigger(execution_timeout_seconds=30)
+        trigger = await r.trigger("@yearly", execution_timeout_seconds=30)
         run = await r.schedules.run_trigger(trigger.id)
         assert run.status == "in_progress"
         await model.asked(1)
