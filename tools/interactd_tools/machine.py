@@ -29,6 +29,7 @@ async def server_status(args: ServerStatus, ctx: CallContext) -> ToolResult:
     busy, queued, unread = (int(status.get(name) or 0) for name in ("busy", "queued", "unread"))
     lines = [
         f"Running: {plural(busy, 'interaction')}, {queued} queued. Unread background results: {unread}.",
+        *_queues(status.get("dispatch") or {}),
         picks(str(status["auto"])) if status.get("auto") else "",
         _store(store),
         f"Home: {status['home']}" if status.get("home") else "",
@@ -50,6 +51,20 @@ async def server_status(args: ServerStatus, ctx: CallContext) -> ToolResult:
             "sessions": store.get("sessions"),
         },
     )
+
+
+def _queues(dispatch: dict[str, Any]) -> list[str]:
+    """What waits, and for what; nothing when nothing does."""
+    if not dispatch.get("waiting"):
+        return []
+    lines = [f"Slots: {dispatch['running']} of {dispatch['max_running']} taken."]
+    if dispatch.get("delayed"):
+        lines.append(f"{plural(int(dispatch['delayed']), 'interaction')} not before a later time.")
+    for name, of in cast("dict[str, dict[str, Any]]", dispatch.get("providers") or {}).items():
+        if of["waiting"]:
+            most = f" of {of['max_running']}" if "max_running" in of else ""
+            lines.append(f"{name}: {of['running']}{most} running, {of['waiting']} waiting.")
+    return [" ".join(lines)]
 
 
 def _store(store: dict[str, Any]) -> str:

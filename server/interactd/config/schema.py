@@ -105,6 +105,7 @@ class Provider(Section):
     first_byte_timeout_s: Seconds = 300
     idle_timeout_s: Seconds = 120
     max_retries: Annotated[int, Field(ge=0, le=10)] = 2
+    max_running: Annotated[int, Field(ge=1, le=10_000)] | None = None
     allow_http: bool = False
     enabled: bool = True
 
@@ -150,9 +151,7 @@ def _networks(given: list[str]) -> list[str]:
         try:
             ipaddress.ip_network(text, strict=False)
         except ValueError:
-            raise ValueError(
-                f"{text[:40]!r} is neither an address nor a network such as 192.168.1.0/24"
-            ) from None
+            raise ValueError(f"{text[:40]!r} is neither an address nor a network such as 192.168.1.0/24") from None
     return given
 
 
@@ -173,6 +172,15 @@ class Limits(Section):
     calls: Annotated[int, Field(ge=1, le=100_000)] = 256
     input_bytes: Annotated[int, Field(ge=1024, le=256 * 1024 * 1024)] = 8 * 1024 * 1024
     output_bytes: Annotated[int, Field(ge=1024, le=256 * 1024 * 1024)] = 8 * 1024 * 1024
+
+
+class Dispatch(Section):
+    """When runs go, and how long one may take, where a turn does not say. Times of 0 are no limit."""
+
+    lease_s: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] = 30
+    retries: Annotated[int, Field(ge=0, le=20)] = 3
+    start_timeout_s: Annotated[float, Field(ge=0, le=7 * 86400, allow_inf_nan=False)] = 0
+    timeout_s: Annotated[float, Field(ge=0, le=7 * 86400, allow_inf_nan=False)] = 0
 
 
 def _provider_names(given: dict[str, Provider]) -> dict[str, Provider]:
@@ -197,5 +205,6 @@ class Config(Section):
     serve: Serve = Serve()
     webhooks: Webhooks = Webhooks()
     limits: Limits = Limits()
+    dispatch: Dispatch = Dispatch()
     file: str | None = Field(default=None, exclude=True)
     """Where it was read from; `None` when there is no file. Not a setting."""

@@ -253,6 +253,7 @@ METHODS: dict[str, Method] = {
     "respond": _engine(Engine.respond),
     "cancel": _engine(Engine.cancel),
     "get_interaction": _engine(Engine.get_interaction),
+    "queue": _engine(Engine.queue),
     "list_sessions": _engine(Engine.list_sessions),
     "get_session": _get_session,
     "fork_session": _engine(Engine.fork_session),

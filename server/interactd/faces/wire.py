@@ -10,7 +10,7 @@ import dataclasses
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from interactd.engine.port import Event, Result
+from interactd.engine.port import Event, Result, Standing
 from interactd.models.port import ModelInfo
 from interactd.nouns import Interaction, Json, Session, Step
 from interactd.sandbox.environments_port import Artifact, Environment
@@ -69,6 +69,7 @@ def interaction(value: Interaction) -> Json:
             environment_id=value.environment_id,
             isolation=value.isolation,
             background=value.background or None,
+            dispatch=value.dispatch,
             attempt=value.attempt,
             usage=value.usage.as_dict() if value.usage else None,
             error=value.error,
@@ -102,9 +103,18 @@ def result(value: Result) -> Json:
         **_set(
             partial_text=value.partial_text or None,
             queue_position=value.queue_position,
+            queue_reason=value.queue_reason,
             waiting_for=value.waiting_for or None,
             replayed=value.replayed or None,
         ),
+    }
+
+
+def standing(value: Standing) -> Json:
+    """What runs or waits, and why."""
+    return {
+        "interaction": interaction(value.interaction),
+        **_set(queue_position=value.queue_position, queue_reason=value.queue_reason),
     }
 
 
@@ -206,6 +216,7 @@ _FORMS: dict[type[object], Any] = {
     Turn: turn,
     Result: result,
     Event: event,
+    Standing: standing,
     Receipt: receipt,
     Hit: hit,
     ModelInfo: model,

@@ -253,6 +253,7 @@ class SqliteStore:
         if news:
             self.schedules.changed()
         return settled
+
         def settle(db: sqlite3.Connection) -> Interaction:
             settled = turns.settle(db, interaction_id, epoch, status, values, usage, outcome, now)
             if bill is not None:
