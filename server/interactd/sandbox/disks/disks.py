@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
+import anyio
+
 from interactd.errors import SandboxUnavailable, StorageError, StorageFull
 from interactd.sandbox.disks import image, loops
 from interactd.sandbox.disks.quota import RESERVE, Quota
@@ -96,8 +98,9 @@ class Disks:
         async with self._trying:
             if not self._tried:
                 self._attend()
-                self._why = await asyncio.to_thread(self._try)
+                # Marked first: whoever is cancelled here leaves what was tried behind all the same.
                 self._tried = True
+                self._why = await _through(self._try)
         return self._why
 
     def _try(self) -> str | None:
@@ -207,10 +210,12 @@ class Disks:
     async def aclose(self) -> None:
         """Unmount everything."""
         await asyncio.gather(*(self._close_or_say(id) for id in list(self._disks)))
-        if self._tried and self._why is None:
-            # The folder itself, where it had to become a mount; whatever is left beneath goes with it.
-            await _through(self.reap)
-            self._tried = False
+        # A run that is stopped at its very beginning may be trying it out just now.
+        async with self._trying:
+            if self._tried and self._why is None:
+                # The folder itself, where it had to become a mount; whatever is left beneath goes with it.
+                await _through(self.reap)
+                self._tried = False
 
     async def _close_or_say(self, id: str) -> None:
         try:
@@ -240,7 +245,13 @@ class Disks:
     async def _begin(self, id: str, folder: Path, work: Callable[[], Rooms]) -> Rooms:
         disk = self._disks.setdefault(id, _Disk())
         async with disk.lock:
-            disk.rooms = await _through(work)
+            try:
+                disk.rooms = await _through(work)
+            except asyncio.CancelledError:
+                # It was made to its end, and nobody will hear of it.
+                with anyio.CancelScope(shield=True):
+                    await asyncio.to_thread(_drop, folder)
+                raise
             disk.device = disk.rooms.device
             if disk.rooms.quota is not None:
                 disk.held = _hold(disk.rooms.quota.image)
@@ -293,7 +304,9 @@ async def _through(work: Callable[[], T]) -> T:
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait({task})
+        # A cancel scope of anyio's cancels again and again.
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait({task})
         raise
 
 
