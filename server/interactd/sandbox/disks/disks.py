@@ -83,9 +83,13 @@ class Disks:
         """Why new environments are plain folders; None when they get an image. Tried out once, for real."""
         async with self._trying:
             if not self._tried:
-                self._why = await asyncio.to_thread(self._try)
-                self._tried = True
+                await _through(self._try_out)
         return self._why
+
+    def _try_out(self) -> None:
+        # Noted here, so that it is known to whoever closes also when nobody waits for it any more.
+        self._why = self._try()
+        self._tried = True
 
     def _try(self) -> str | None:
         if not sys.platform.startswith("linux") or os.geteuid() != 0:
@@ -191,7 +195,10 @@ class Disks:
     async def aclose(self) -> None:
         """Unmount everything."""
         await asyncio.gather(*(self._close_or_say(id) for id in list(self._disks)))
-        if self._tried and self._why is None:
+        # A trial that is under way would leave its mount behind.
+        async with self._trying:
+            mounted = self._tried and self._why is None
+        if mounted:
             # The folder itself, where it had to become a mount; whatever is left beneath goes with it.
             await _through(self.reap)
             self._tried = False
