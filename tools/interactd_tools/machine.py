@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from interactd_tools.answers.schedules import status_fields, status_lines
 from interactd_tools.answers.text import answer, one_line, plural, span
 from interactd_tools.arguments.fields import Arguments
 from interactd_tools.context import Annotations, CallContext, ToolResult
@@ -32,6 +33,7 @@ async def server_status(args: ServerStatus, ctx: CallContext) -> ToolResult:
         f"Running: {plural(busy, 'interaction')}, {queued} queued. Unread background results: {unread}.",
         await notice(ctx),
         picks(str(status["auto"])) if status.get("auto") else "",
+        *status_lines(cast("dict[str, Any]", status.get("schedules") or {})),
         _store(store),
         f"Home: {status['home']}" if status.get("home") else "",
     ]
@@ -51,6 +53,7 @@ async def server_status(args: ServerStatus, ctx: CallContext) -> ToolResult:
             "unread": unread,
             "waiting": waiting,
             "sessions": store.get("sessions"),
+            **status_fields(cast("dict[str, Any]", status.get("schedules") or {})),
         },
     )
 

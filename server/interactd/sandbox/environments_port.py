@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from interactd.nouns import Json
+from interactd.sandbox.egress.log import RequestLog
 from interactd.sandbox.port import Exit, Isolation, Level, Output
 
 
@@ -107,8 +108,14 @@ class Workspace(Protocol):
         """What the last `capture` did not keep, and why: `{"reason", "count", "names" (some)}`."""
         ...
 
+    @property
+    def requests(self) -> RequestLog:
+        """Where requests are written that are made for this run from outside of its sandbox."""
+        ...
+
     async def egress_log(self) -> list[Json]:
-        """Requests of this run: `{"at", "method", "host", "port", "verdict", "reason", "bytes"}`."""
+        """Requests of this run, from inside its sandbox and for it from outside, oldest first: `{"at", "method",
+        "host", "port", "verdict", "reason", "bytes"}`."""
         ...
 
     async def capture(self, interaction_id: str) -> list[Artifact]:
