@@ -159,7 +159,12 @@ def _schedules(found: Json) -> list[tuple[str, str]]:
     return rows
 
 
-_COUNTS = (("busy", "running or queued"), ("queued", "queued"), ("unread", "unread"))
+_COUNTS = (
+    ("busy", "running or queued"),
+    ("queued", "queued"),
+    ("unread", "unread"),
+    ("waiting", "waiting for an answer"),
+)
 
 
 def _ask_to_stop(paths: Paths, now: bool) -> tuple[int, int]:
