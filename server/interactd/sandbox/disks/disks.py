@@ -98,10 +98,13 @@ class Disks:
         async with self._trying:
             if not self._tried:
                 self._attend()
-                # Marked first: whoever is cancelled here leaves what was tried behind all the same.
-                self._tried = True
-                self._why = await _through(self._try)
+                await _through(self._try_out)
         return self._why
+
+    def _try_out(self) -> None:
+        # Noted here, so that it is known to whoever closes also when nobody waits for it any more.
+        self._why = self._try()
+        self._tried = True
 
     def _try(self) -> str | None:
         if (why := cannot(self._root)) is None:
@@ -210,12 +213,13 @@ class Disks:
     async def aclose(self) -> None:
         """Unmount everything."""
         await asyncio.gather(*(self._close_or_say(id) for id in list(self._disks)))
-        # A run that is stopped at its very beginning may be trying it out just now.
+        # A trial that is under way would leave its mount behind.
         async with self._trying:
-            if self._tried and self._why is None:
-                # The folder itself, where it had to become a mount; whatever is left beneath goes with it.
-                await _through(self.reap)
-                self._tried = False
+            mounted = self._tried and self._why is None
+        if mounted:
+            # The folder itself, where it had to become a mount; whatever is left beneath goes with it.
+            await _through(self.reap)
+            self._tried = False
 
     async def _close_or_say(self, id: str) -> None:
         try:
