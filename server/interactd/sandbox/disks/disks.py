@@ -70,10 +70,19 @@ class Disks:
     Args:
         images: whether new environments get an image where that can be done.
         clock: tells the time of day.
+        attend: called before something is mounted, to have somebody there who unmounts it when this process is killed.
     """
 
-    def __init__(self, root: Path, *, images: bool = True, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        images: bool = True,
+        clock: Callable[[], float] = time.time,
+        attend: Callable[[], None] = lambda: None,
+    ) -> None:
         self._root = root
+        self._attend = attend
         self._clock = clock
         self._images = images
         self._why: str | None = None if images else "images are off"
@@ -86,6 +95,7 @@ class Disks:
         """Why new environments are plain folders; None when they get an image. Tried out once, for real."""
         async with self._trying:
             if not self._tried:
+                self._attend()
                 self._why = await asyncio.to_thread(self._try)
                 self._tried = True
         return self._why

@@ -79,7 +79,7 @@ class LocalEnvironments:
         self._ways = ways or NetworkWays(None)
         self._kept = Artifacts(paths.data / "artifacts", store, capture_limits)
         self._places: dict[str, Place] = {}
-        self._disks = Disks(self._root, images=images, clock=clock)
+        self._disks = Disks(self._root, images=images, clock=clock, attend=launchers.attend)
         self._maker = Maker(self._root, self._disks, self._ways, self._choose)
         self._watch: asyncio.Task[None] | None = None
 
