@@ -70,10 +70,19 @@ class Disks:
     Args:
         images: whether new environments get an image where that can be done.
         clock: tells the time of day.
+        attend: called before something is mounted, to have somebody there who unmounts it when this process is killed.
     """
 
-    def __init__(self, root: Path, *, images: bool = True, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        images: bool = True,
+        clock: Callable[[], float] = time.time,
+        attend: Callable[[], None] = lambda: None,
+    ) -> None:
         self._root = root
+        self._attend = attend
         self._clock = clock
         self._images = images
         self._why: str | None = None if images else "images are off"
@@ -86,6 +95,7 @@ class Disks:
         """Why new environments are plain folders; None when they get an image. Tried out once, for real."""
         async with self._trying:
             if not self._tried:
+                self._attend()
                 self._why = await asyncio.to_thread(self._try)
                 self._tried = True
         return self._why
@@ -157,6 +167,18 @@ class Disks:
             disk.users -= 1
             disk.used_at = self._clock()
             disk.left.set()
+
+    async def keep(self, id: str) -> None:
+        """Write what is in an environment's image down to the disk that holds it: what waits in memory for that is
+        lost should the disk be full by then.
+
+        Raises:
+            OSError: it is full.
+        """
+        disk = self._disks.get(id)
+        if disk is not None and disk.rooms is not None and disk.rooms.quota is not None:
+            folder = disk.rooms.workspace.parent
+            await _through(lambda: loops.sync(folder))
 
     async def close(self, id: str) -> None:
         """Unmount an environment's disk, when nobody uses it any more (bounded: 10 s, then regardless)."""
