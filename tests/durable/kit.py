@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -209,10 +210,14 @@ class Receiver:
 
 
 @asynccontextmanager
-async def receiver(answer: Answers = status(200, body="thanks")) -> AsyncGenerator[Receiver]:  # noqa: B008
+async def receiver(
+    answer: Answers = status(200, body="thanks"),  # noqa: B008
+    *,
+    tls: ssl.SSLContext | None = None,
+) -> AsyncGenerator[Receiver]:
     """A receiver that listens on loopback."""
     made = Receiver(answer)
-    server = await asyncio.start_server(made._serve, "127.0.0.1", 0)  # pyright: ignore[reportPrivateUsage]
+    server = await asyncio.start_server(made._serve, "127.0.0.1", 0, ssl=tls)  # pyright: ignore[reportPrivateUsage]
     made.port = server.sockets[0].getsockname()[1]
     try:
         yield made

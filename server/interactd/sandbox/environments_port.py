@@ -27,6 +27,8 @@ class Environment:
     env: dict[str, Any] = field(default_factory=dict[str, Any])
     network: Json | None = None
     limits: Json = field(default_factory=dict[str, Any])
+    approvals: list[Json] = field(default_factory=list[Json])
+    """What its runs have to ask before doing (`interactd.approvals`): its own policy, and those it was forked with."""
     forked_from: str | None = None
     size_bytes: int | None = None
     file_count: int | None = None
@@ -130,7 +132,7 @@ class Environments(Protocol):
         ...
 
     async def create(self, body: Mapping[str, Any], *, owner: str = "local", cwd: str | None = None) -> Environment:
-        """Create from an Interactions API body `{sources, env, network, limits, from_environment}`.
+        """Create from an Interactions API body `{sources, env, network, limits, approvals, from_environment}`.
 
         Raises:
             InvalidArgument: a field is wrong (named, with what was expected).

@@ -168,6 +168,18 @@ class Disks:
             disk.used_at = self._clock()
             disk.left.set()
 
+    async def keep(self, id: str) -> None:
+        """Write what is in an environment's image down to the disk that holds it: what waits in memory for that is
+        lost should the disk be full by then.
+
+        Raises:
+            OSError: it is full.
+        """
+        disk = self._disks.get(id)
+        if disk is not None and disk.rooms is not None and disk.rooms.quota is not None:
+            folder = disk.rooms.workspace.parent
+            await _through(lambda: loops.sync(folder))
+
     async def close(self, id: str) -> None:
         """Unmount an environment's disk, when nobody uses it any more (bounded: 10 s, then regardless)."""
         disk = self._disks.get(id)

@@ -162,6 +162,8 @@ class LocalEnvironments:
             "env": wanted.env if wanted.env is not None else kept.get("env") or {},
             "network": wanted.network if wanted.network_given else kept.get("network"),
             "limits": wanted.limits if wanted.limits is not None else kept.get("limits") or {},
+            # A fork can only be stricter: its files are the other one's.
+            "approvals": [*(kept.get("approvals") or []), *([wanted.approvals] if wanted.approvals else [])],
             "mounts": [
                 *(kept.get("mounts") or []),
                 *(
@@ -381,6 +383,10 @@ class LocalEnvironments:
     async def _after(self, place: Place) -> None:
         await place.settle()
         place.touch()
+        try:
+            await self._disks.keep(place.id)
+        except OSError as error:
+            log.error("files of environment %s may be lost, the disk is full: %s", place.id, error)
         row = await self._store.get_environment(place.id)
         if row is not None and row["status"] == "active":
             row["last_used_at"] = self._clock()
