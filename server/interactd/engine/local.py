@@ -12,6 +12,8 @@ from interactd.agents.port import AgentDefinition, AgentProblem, Agents
 from interactd.builtins.port import BuiltinTool
 from interactd.builtins.web import Fetcher
 from interactd.engine import artifacts, respond, sessions, turns, waiting
+from interactd.engine.archive.answers import Exported, Imported, Progress
+from interactd.engine.archive.service import ArchiveService
 from interactd.engine.checks.arguments import check_limit
 from interactd.engine.checks.text import check_text
 from interactd.engine.core import Core
@@ -20,6 +22,10 @@ from interactd.engine.dispatch.queue import Queue
 from interactd.engine.dispatch.recovery import adopt
 from interactd.engine.dispatch.sweeper import sweep_for_ever
 from interactd.engine.port import Event, Result
+from interactd.engine.retention.clock import ClockWatch
+from interactd.engine.retention.settings import RetentionSettings
+from interactd.engine.retention.storage import storage, vacuum
+from interactd.engine.retention.tending import Tending
 from interactd.engine.settings import EngineSettings
 from interactd.models.port import Catalog, ModelInfo
 from interactd.nouns import LOCAL, Caller, GenerationConfig, Json, Session
@@ -41,6 +47,8 @@ class LocalEngine:
         environments: where agents work; started by `start`, closed by `aclose`.
         fetcher: the web, for url_fetch and http hooks.
         extra_tools: tools that an agent's manifest may name besides the built-in ones.
+        retention: how long what is kept.
+        watch: whether the clock can be believed; without one it always is.
     """
 
     def __init__(
@@ -54,6 +62,8 @@ class LocalEngine:
         environments: Environments | None = None,
         fetcher: Fetcher | None = None,
         extra_tools: Sequence[BuiltinTool] = (),
+        retention: RetentionSettings | None = None,
+        watch: ClockWatch | None = None,
     ) -> None:
         self._core = Core(
             store,
@@ -64,8 +74,13 @@ class LocalEngine:
             environments=environments,
             fetcher=fetcher,
             extra_tools=extra_tools,
+            watch=watch,
         )
         self._queue = Queue(self._core)
+        self._retention = retention or RetentionSettings()
+        self._tending = Tending(self._core, self._queue, self._retention)
+        self._archive = ArchiveService(self._core)
+        self._tender: asyncio.Task[None] | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._started_at = clock()
 
@@ -75,7 +90,9 @@ class LocalEngine:
         if self._core.environments is not None:
             await self._core.environments.start()
         self._started_at = self._core.clock()
+        await self._core.look_at_clock()
         await adopt(self._core, self._queue, died=True)
+        self._tender = asyncio.create_task(self._tending.for_ever(), name="retention")
         self._sweeper = asyncio.create_task(sweep_for_ever(self._core, self._queue), name="sweeper")
 
     async def drain(self, timeout_s: float) -> bool:
@@ -108,11 +125,13 @@ class LocalEngine:
     async def aclose(self) -> None:
         """Stop everything, as `drain(0)` does, and close the catalog and the store. Idempotent."""
         await self.drain(0)
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._sweeper
-            self._sweeper = None
+        for task in (self._sweeper, self._tender):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        self._sweeper = self._tender = None
+        await self._archive.aclose()
         await self._core.finished(_LAST_WRITES_S)
         if self._core.environments is not None:
             await self._core.environments.aclose()
@@ -121,7 +140,7 @@ class LocalEngine:
 
     @property
     def busy(self) -> int:
-        return self._queue.running + self._queue.queued
+        return self._queue.running + self._queue.queued + self._archive.busy
 
     # -- sessions --------------------------------------------------------------------------------------------
     async def create_session(
@@ -203,7 +222,11 @@ class LocalEngine:
     async def _delete(self, session_id: str, caller: Caller) -> Receipt:
         receipt = await sessions.delete(self._core, self._queue, session_id, caller=caller)
         await artifacts.forget(self._core, receipt.session_id)
-        return receipt
+        retention = self._core.retention
+        return receipt if retention is None else await retention.receipt(receipt.session_id) or receipt
+
+    async def keep_session(self, session_id: str, ttl_s: float | None = None, *, caller: Caller = LOCAL) -> Session:
+        return await sessions.keep(self._core, session_id, ttl_s, caller=caller)
 
     async def transcript(
         self, session_id: str, *, limit: int = 10, before: str | None = None, caller: Caller = LOCAL
@@ -310,6 +333,62 @@ class LocalEngine:
     @property
     def environments(self) -> Environments:
         return artifacts.environments_of(self._core)
+
+    # -- data ------------------------------------------------------------------------------------------------
+    async def export_data(
+        self,
+        session_ids: list[str] | None = None,
+        *,
+        path: str | None = None,
+        with_environments: bool = False,
+        replace: bool = False,
+        wait_s: float | None = None,
+        progress: Progress | None = None,
+        caller: Caller = LOCAL,
+    ) -> Exported | None:
+        return await self._archive.export(
+            session_ids,
+            path=path,
+            with_environments=with_environments,
+            replace=replace,
+            wait_s=wait_s,
+            progress=progress,
+            caller=caller,
+        )
+
+    async def import_data(
+        self,
+        path: str,
+        *,
+        dry_run: bool = False,
+        as_new: bool = False,
+        restore: bool = False,
+        wait_s: float | None = None,
+        progress: Progress | None = None,
+        caller: Caller = LOCAL,
+    ) -> Imported | None:
+        return await self._archive.import_(
+            path,
+            dry_run=dry_run,
+            as_new=as_new,
+            restore=restore,
+            wait_s=wait_s,
+            progress=progress,
+            caller=caller,
+        )
+
+    async def read_export(
+        self, name: str, *, offset: int = 0, limit: int = 1_000_000, caller: Caller = LOCAL
+    ) -> tuple[int, bytes]:
+        del caller
+        return await self._archive.read(name, offset, limit)
+
+    async def storage(self, *, caller: Caller = LOCAL) -> Json:
+        return await storage(self._core, self._retention, caller)
+
+    async def vacuum(self, *, caller: Caller = LOCAL) -> Json:
+        del caller
+        return await vacuum(self._core)
 
     # -- looking around --------------------------------------------------------------------------------------
     async def search(

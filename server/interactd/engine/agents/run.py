@@ -150,7 +150,7 @@ class AgentRun(Run):
         if isinstance(wanted, str):
             return wanted
         body = definition.environment if wanted is None or wanted == choice.FRESH else wanted
-        made = await environments.create(body, owner=self._session.owner, cwd=self._note.cwd)
+        made = await environments.create(body, owner=self._session.owner, cwd=self._note.cwd, made_for=self._session.id)
         with anyio.CancelScope(shield=True):
             await self._place(made.id, None)
         return made.id

@@ -34,7 +34,7 @@ async def sweep_for_ever(core: Core, queue: Queue) -> None:
     """The engine's own task; ends when it is cancelled."""
     while True:
         try:
-            if removed := await sweep(core):
+            if core.may_delete() and (removed := await sweep(core)):
                 log.info("removed %d expired sessions", removed)
             await adopt(core, queue, died=False)
         except InteractdError as error:

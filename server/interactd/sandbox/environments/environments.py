@@ -21,6 +21,7 @@ from interactd.sandbox.egress.ways import NetworkWays
 from interactd.sandbox.environments import body as bodies
 from interactd.sandbox.environments import records
 from interactd.sandbox.environments.capture import CaptureLimits
+from interactd.sandbox.environments.carrying import FileCarrier
 from interactd.sandbox.environments.keeping import Artifacts
 from interactd.sandbox.environments.making import Maker
 from interactd.sandbox.environments.place import Place, Wanted
@@ -75,6 +76,7 @@ class LocalEnvironments:
         self._clock = clock
         self._ways = ways or NetworkWays(None)
         self._kept = Artifacts(paths.data / "artifacts", store, capture_limits)
+        self.carrier = FileCarrier(self._root, self._kept)
         self._places: dict[str, Place] = {}
         self._maker = Maker(self._root, self._ways, self._choose)
         self._watch: asyncio.Task[None] | None = None
@@ -137,7 +139,14 @@ class LocalEnvironments:
         await self._launchers.aclose()
 
     # -- making and finding ------------------------------------------------------------------------------------------
-    async def create(self, body: Mapping[str, Any], *, owner: str = "local", cwd: str | None = None) -> Environment:
+    async def create(
+        self,
+        body: Mapping[str, Any],
+        *,
+        owner: str = "local",
+        cwd: str | None = None,
+        made_for: str | None = None,
+    ) -> Environment:
         wanted = await asyncio.to_thread(bodies.read, body, cwd, self._ours)
         base: Json | None = None
         if wanted.from_environment is not None:
@@ -156,6 +165,7 @@ class LocalEnvironments:
                     if source.mount
                 ),
             ],
+            **({"made_for": made_for} if made_for else {}),
         }
         self._ways.check(content["network"], content["env"])
         now = self._clock()

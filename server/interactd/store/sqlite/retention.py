@@ -13,7 +13,7 @@ from interactd.nouns import Json
 from interactd.store.port import Receipt
 from interactd.store.retention_port import Trimmed
 from interactd.store.sqlite import connect
-from interactd.store.sqlite.queries import leftovers, removal, rows, sessions
+from interactd.store.sqlite.queries import environments, leftovers, removal, rows, sessions
 from interactd.store.sqlite.spare import BYTES, Spare
 from interactd.store.sqlite.upkeep import Upkeep
 from interactd.store.sqlite.writer import Work
@@ -63,7 +63,9 @@ class SqliteRetention:
     async def pinned_agents(self) -> set[str]:
         return await self._read(leftovers.pinned)
 
-    async def trim(self, *, keys_before: float, tombstones_before: float, limit: int = 500) -> Trimmed:
+    async def trim(
+        self, *, keys_before: float, tombstones_before: float, artifacts_before: float = 0, limit: int = 500
+    ) -> Trimmed:
         def some(db: sqlite3.Connection, table: str, where: str, before: float) -> int:
             rowids = "(owner, key)" if table == "idempotency_keys" else "id"
             names = rowids.strip("()")
@@ -78,6 +80,7 @@ class SqliteRetention:
                 keys=some(db, "idempotency_keys", "created_at <= ?", keys_before),
                 tombstones=some(db, "tombstones", "deleted_at <= ?", tombstones_before)
                 + some(db, "environments", gone, tombstones_before),
+                artifacts=environments.drop_old_artifacts(db, artifacts_before, limit),
             )
 
         return await self._write(trim)

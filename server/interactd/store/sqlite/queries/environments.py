@@ -135,6 +135,15 @@ def drop_artifacts(connection: sqlite3.Connection, where: str, given: tuple[str,
     return connection.execute(f"DELETE FROM artifacts WHERE {where}", given).rowcount
 
 
+def drop_old_artifacts(connection: sqlite3.Connection, before: float, limit: int) -> int:
+    """Remove a few artifact rows older than a time; their contents are noted as perhaps lost."""
+    found = connection.execute("SELECT id, sha256 FROM artifacts WHERE created_at <= ? LIMIT ?", (before, limit))
+    old = found.fetchall()
+    connection.executemany("INSERT OR IGNORE INTO contents_gone (sha256) VALUES (?)", [(row[1],) for row in old])
+    connection.executemany("DELETE FROM artifacts WHERE id = ?", [(row[0],) for row in old])
+    return len(old)
+
+
 def kept_contents(connection: sqlite3.Connection) -> set[str]:
     """Every sha256 that some row refers to."""
     return {row[0] for row in connection.execute("SELECT DISTINCT sha256 FROM artifacts")}
