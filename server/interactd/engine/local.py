@@ -90,6 +90,7 @@ class LocalEngine:
         if self._core.environments is not None:
             await self._core.environments.start()
         self._started_at = self._core.clock()
+        await self._archive.start()
         await self._core.look_at_clock()
         await adopt(self._core, self._queue, died=True)
         self._tender = asyncio.create_task(self._tending.for_ever(), name="retention")

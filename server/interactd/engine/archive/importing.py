@@ -108,7 +108,7 @@ class Import:
         wanted = plan.make(index, renaming, archive.manifest, self._wish.owner, self._now)
         self._await(plan.compare(wanted, self._store, as_new=self._wish.as_new, restore=self._wish.restore))
         done = self._answer(archive, wanted)
-        if self._wish.dry_run or not wanted.new:
+        if self._wish.dry_run or not (done.counts["sessions"] or done.counts["environments"]):
             return done
         self._write(archive, wanted)
         return done

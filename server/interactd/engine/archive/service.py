@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -248,6 +249,16 @@ class ArchiveService:
     async def _stop(self, job: _Job[Any]) -> None:
         job.stop.set()
         await asyncio.wait({job.task}, timeout=_STOP_S)
+
+    async def start(self) -> None:
+        """Remove what a killed process was writing."""
+        if getattr(self._core.store, "archive", None) is not None:
+            await asyncio.to_thread(self._tidy)
+
+    def _tidy(self) -> None:
+        shutil.rmtree(self._archive.folder / "imports", ignore_errors=True)
+        for part in self.exports.glob(".*.part"):
+            part.unlink(missing_ok=True)
 
     async def aclose(self) -> None:
         """Stop everything that runs; nothing of it is left."""
