@@ -83,7 +83,7 @@ def lines(path: Path, name: str) -> list[Json]:
     return [json.loads(line) for line in members(path)[name].splitlines()]
 
 
-def rewritten(path: Path, change: Callable[[dict[str, bytes]], None], *, honest: bool = True) -> Path:
+def rewritten(path: Path, change: Callable[[dict[str, bytes]], object], *, honest: bool = True) -> Path:
     """A copy of an archive in which `change` changed members; `honest` makes the manifest fit again."""
     import hashlib
 

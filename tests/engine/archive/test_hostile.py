@@ -138,7 +138,7 @@ def twice(name: str) -> Callable[[Members], None]:
     return apply
 
 
-SHAPES: dict[str, tuple[Callable[[Members], None], str]] = {
+SHAPES: dict[str, tuple[Callable[[Members], object], str]] = {
     "a path that leads out": (append("../evil", b"x"), "no archive has a member of this name"),
     "a path that is whole": (append("/etc/passwd", b"x"), "no archive has a member of this name"),
     "a path inside an agent that leads out": (
@@ -298,7 +298,7 @@ async def test_members_that_share_their_bytes_are_refused(tmp_path: Path, sound:
     # In the directory: let the second member begin inside the first.
     start = data.rindex(b"PK\x05\x06")
     at = struct.unpack_from("<I", data, start + 16)[0]
-    while data[at : at + 4] == b"PK\x01\x02":
+    while bytes(data[at : at + 4]) == b"PK\x01\x02":
         name, extra, comment = struct.unpack_from("<HHH", data, at + 28)
         if bytes(data[at + 46 : at + 46 + name]) == b"steps.jsonl":
             struct.pack_into("<I", data, at + 42, infos["interactions.jsonl"].header_offset + 1)

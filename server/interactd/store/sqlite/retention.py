@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
@@ -41,12 +41,15 @@ class Write(Protocol):
 class SqliteRetention:
     """See `interactd.store.retention_port.Retention`."""
 
-    def __init__(self, file: Path, read: Read, write: Write, upkeep: Upkeep, spare: Spare) -> None:
+    def __init__(
+        self, file: Path, read: Read, write: Write, upkeep: Upkeep, spare: Spare, clear: Callable[[], Awaitable[None]]
+    ) -> None:
         self._file = file
         self._read = read
         self._write = write
         self._upkeep = upkeep
         self._spare = spare
+        self._clear = clear
 
     async def receipt(self, session_id: str) -> Receipt | None:
         return await self._read(receipt, session_id)
@@ -56,6 +59,7 @@ class SqliteRetention:
 
     async def settle(self, session_id: str, removed: dict[str, int]) -> None:
         await self._write(lambda db: leftovers.settle(db, session_id, removed))
+        await self._clear()
 
     async def amend(self, session_id: str, removed: dict[str, int]) -> None:
         await self._write(lambda db: leftovers.amend(db, session_id, removed))

@@ -44,7 +44,7 @@ class SqliteStore:
         self.upkeep = Upkeep(path, lambda: self._writer is not None and self._writer.busy)
         self.spare = Spare(path)
         self.archive = SqliteArchive(path, self._write)
-        self.retention = SqliteRetention(path, self._read, self._write, self.upkeep, self.spare)
+        self.retention = SqliteRetention(path, self._read, self._write, self.upkeep, self.spare, self._clear)
 
     async def open(self) -> None:
         if self._writer is not None:

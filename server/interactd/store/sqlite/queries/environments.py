@@ -24,6 +24,8 @@ _SELECT: Final = ", ".join((*COLUMNS, "body"))
 _MARKS: Final = ", ".join("?" * (len(COLUMNS) + 1))
 ARTIFACT: Final = ("id", "name", "sha256", "size_bytes", "mime_type", "created_at")
 PAGE_MAX: Final = 10_000
+DUE: Final = "store.removal_due"
+"""The setting that names the stage of the housekeeping after a delete (see `removal.due`)."""
 
 
 def values(row: Json) -> tuple[Any, ...]:
@@ -43,6 +45,9 @@ def put(connection: sqlite3.Connection, row: tuple[Any, ...], unless: tuple[str,
         if there is not None and there[0] in unless:
             return False
     connection.execute(f"INSERT OR REPLACE INTO environments ({_SELECT}) VALUES ({_MARKS})", row)
+    if row[COLUMNS.index("status")] == "deleted":
+        # What its body held may still lie in the unused parts of pages.
+        connection.execute("INSERT OR IGNORE INTO settings (name, value) VALUES (?, ?)", (DUE, rows.dump("vacuum")))
     return True
 
 
