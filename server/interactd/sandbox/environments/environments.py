@@ -57,6 +57,7 @@ class LocalEnvironments:
         keep_s: float = KEEP_S,
         capture_limits: CaptureLimits | None = None,
         clock: Callable[[], float] = time.time,
+        may_expire: Callable[[], bool] = lambda: True,
     ) -> None:
         """
         Args:
@@ -65,6 +66,7 @@ class LocalEnvironments:
             idle_s: after how long without a run the sandbox stops (files stay).
             keep_s: after how long without a run the environment expires.
             clock: tells the time of day.
+            may_expire: whether the clock can be believed enough to remove what is over by it.
         """
         self._root = paths.data / "environments"
         self._ours = tuple({Path(p).resolve() for p in (paths.data_dir, paths.state_dir, paths.config_dir)})
@@ -74,6 +76,7 @@ class LocalEnvironments:
         self._idle_s = idle_s
         self._keep_s = keep_s
         self._clock = clock
+        self._may_expire = may_expire
         self._ways = ways or NetworkWays(None)
         self._kept = Artifacts(paths.data / "artifacts", store, capture_limits)
         self.carrier = FileCarrier(self._root, self._kept)
@@ -121,6 +124,8 @@ class LocalEnvironments:
                     await place.stop()
                 if not place.waiting:
                     self._places.pop(place.id, None)
+        if not self._may_expire():
+            return
         for row in await self._store.list_environments(expired_at=now, limit=100):
             place = self._places.get(row["id"])
             if place is None or not (place.lock.locked() or place.waiting):
