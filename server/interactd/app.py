@@ -16,6 +16,8 @@ from interactd.builtins.web import PolicyFetcher
 from interactd.config import Config, allowed_env, load
 from interactd.daemon.port import Hooks
 from interactd.daemon.port import Settings as DaemonSettings
+from interactd.durable.local import LocalSchedules
+from interactd.durable.settings import DurableSettings
 from interactd.engine.local import LocalEngine
 from interactd.engine.retention.clock import ClockWatch
 from interactd.engine.retention.settings import RetentionSettings
@@ -62,6 +64,11 @@ class App:
             keep_s=config.retention.of("environments") or _FOR_EVER_S,
             may_expire=lambda: watch.trusted,
         )
+        self.schedules = LocalSchedules(
+            store.schedules,
+            Credentials(paths, name="webhook-secrets"),
+            DurableSettings(allow=tuple(config.webhooks.allow), commands=config.webhooks.commands),
+        )
         self.engine = LocalEngine(
             store,
             self.catalog,
@@ -71,6 +78,7 @@ class App:
             fetcher=PolicyFetcher(credentials),
             retention=_retention_settings(paths, config),
             watch=watch,
+            schedules=self.schedules,
         )
         self._faces: _KeyedFaces | None = None
 
@@ -82,8 +90,8 @@ class App:
 
     @property
     def busy(self) -> int:
-        """Runs, queued turns and HTTP faces that listen."""
-        return self.engine.busy + (len(self.faces.http.listening) if self._faces else 0)
+        """Runs, queued turns, HTTP faces that listen, active triggers, and deliveries that have not arrived."""
+        return self.engine.busy + self.schedules.holding + (len(self.faces.http.listening) if self._faces else 0)
 
     def attach(self, hooks: Hooks) -> None:
         """Make the faces, now that the daemon's hooks are known."""

@@ -29,6 +29,9 @@ TERMINAL: Final[frozenset[Status]] = frozenset({"completed", "failed", "cancelle
 OPEN: Final[frozenset[Status]] = frozenset({"queued", "in_progress", "requires_action"})
 THINKING_LEVELS: Final[tuple[ThinkingLevel, ...]] = ("minimal", "low", "medium", "high", "xhigh")
 
+NANO: Final = 1_000_000_000
+"""Nano-dollars in a dollar. Inside, money is whole nano-dollars; costs are rounded up, limits down."""
+
 Json = dict[str, Any]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
@@ -166,6 +167,23 @@ class Serve(Section):
     allowed_origins: list[Name] = Field(default_factory=list[str])
 
 
+def _networks(given: list[str]) -> list[str]:
+    for text in given:
+        try:
+            ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            raise ValueError(f"{text[:40]!r} is neither an address nor a network such as 192.168.1.0/24") from None
+    return given
+
+
+class Webhooks(Section):
+    """Where webhooks may go besides the public internet, and who may make one that runs a command: `cli` is the command
+    line only, `anyone` MCP clients too."""
+
+    allow: Annotated[list[str], AfterValidator(_networks)] = Field(default_factory=list[str])
+    commands: Literal["cli", "anyone", "off"] = "cli"
+
+
 class Limits(Section):
     """How much at once, and how large. `running` and `queued` are over all sessions, `calls` is per connection."""
 
@@ -198,6 +216,7 @@ class Config(Section):
     daemon: Daemon = Daemon()
     serve: Serve = Serve()
     retention: Retention = Retention()
+    webhooks: Webhooks = Webhooks()
     limits: Limits = Limits()
     file: str | None = Field(default=None, exclude=True)
     """Where it was read from; `None` when there is no file. Not a setting."""

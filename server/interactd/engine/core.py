@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 from interactd.agents.port import Agents
 from interactd.builtins.port import BuiltinTool
 from interactd.builtins.web import Fetcher
+from interactd.engine.dispatch.runners.lease import Lease
+from interactd.engine.dispatch.runners.others import Others
 from interactd.engine.events import Hub
 from interactd.engine.retention.clock import ClockWatch
 from interactd.engine.run.history import History
@@ -57,6 +59,8 @@ class Core:
         self.settings = settings
         self.clock = clock
         self.hub = Hub()
+        self.lease = Lease(store, settings)
+        self.others = Others(store, self.lease.id)
         self.history = History(store, settings.default_window)
         self.handing_over = False
         """No new work is taken; what runs may finish."""

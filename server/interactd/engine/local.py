@@ -11,6 +11,7 @@ from typing import Literal
 from interactd.agents.port import AgentDefinition, AgentProblem, Agents
 from interactd.builtins.port import BuiltinTool
 from interactd.builtins.web import Fetcher
+from interactd.durable.port import Schedules
 from interactd.engine import artifacts, respond, sessions, turns, waiting
 from interactd.engine.archive.answers import Exported, Imported, Progress
 from interactd.engine.archive.service import ArchiveService
@@ -20,6 +21,7 @@ from interactd.engine.core import Core
 from interactd.engine.dispatch.cancel import cancel
 from interactd.engine.dispatch.queue import Queue
 from interactd.engine.dispatch.recovery import adopt
+from interactd.engine.dispatch.runners.keeper import Keeper
 from interactd.engine.dispatch.sweeper import sweep_for_ever
 from interactd.engine.port import Event, Result
 from interactd.engine.retention.clock import ClockWatch
@@ -27,6 +29,8 @@ from interactd.engine.retention.settings import RetentionSettings
 from interactd.engine.retention.storage import storage, vacuum
 from interactd.engine.retention.tending import Tending
 from interactd.engine.settings import EngineSettings
+from interactd.engine.triggered import TriggeredTurns, schedules_of
+from interactd.errors import StorageError, StorageFull
 from interactd.models.port import Catalog, ModelInfo
 from interactd.nouns import LOCAL, Caller, GenerationConfig, Json, Session
 from interactd.sandbox.environments_port import Artifact, Environments
@@ -49,6 +53,7 @@ class LocalEngine:
         extra_tools: tools that an agent's manifest may name besides the built-in ones.
         retention: how long what is kept.
         watch: whether the clock can be believed; without one it always is.
+        schedules: triggers and webhooks; started by `start`, closed by `aclose`.
     """
 
     def __init__(
@@ -64,6 +69,7 @@ class LocalEngine:
         extra_tools: Sequence[BuiltinTool] = (),
         retention: RetentionSettings | None = None,
         watch: ClockWatch | None = None,
+        schedules: Schedules | None = None,
     ) -> None:
         self._core = Core(
             store,
@@ -81,20 +87,28 @@ class LocalEngine:
         self._tending = Tending(self._core, self._queue, self._retention)
         self._archive = ArchiveService(self._core)
         self._tender: asyncio.Task[None] | None = None
+        self._keeper = Keeper(self._core, self._queue)
+        self._schedules = schedules
+        if schedules is not None:
+            schedules.attach(TriggeredTurns(self._core, self))
         self._sweeper: asyncio.Task[None] | None = None
         self._started_at = clock()
 
     # -- life ------------------------------------------------------------------------------------------------
     async def start(self) -> None:
         await self._core.store.open()
+        await self._core.lease.begin(self._core.clock())
+        await self._core.others.look()
         if self._core.environments is not None:
-            await self._core.environments.start()
+            await self._core.environments.start(alone=not self._core.others.live)
         self._started_at = self._core.clock()
-        await self._archive.start()
+        await self._archive.start(alone=not self._core.others.live)
         await self._core.look_at_clock()
-        await adopt(self._core, self._queue, died=True)
+        await adopt(self._core, self._queue)
         self._tender = asyncio.create_task(self._tending.for_ever(), name="retention")
-        self._sweeper = asyncio.create_task(sweep_for_ever(self._core, self._queue), name="sweeper")
+        self._sweeper = asyncio.create_task(sweep_for_ever(self._core, self._queue, self._keeper), name="sweeper")
+        if self._schedules is not None:
+            await self._schedules.start()
 
     async def drain(self, timeout_s: float) -> bool:
         """Take no more work; let running model calls finish for `timeout_s`, then stop those that are left.
@@ -103,6 +117,9 @@ class LocalEngine:
         wait stay queued there.
         """
         self._core.handing_over = True
+        self._queue.dispatcher.pause()
+        if self._schedules is not None:
+            await self._schedules.drain()
         loop = asyncio.get_running_loop()
         end = loop.time() + max(0.0, timeout_s)
         for run in self._queue.runs:
@@ -133,10 +150,15 @@ class LocalEngine:
                     await task
         self._sweeper = self._tender = None
         await self._archive.aclose()
+        await self._keeper.aclose()
         await self._core.finished(_LAST_WRITES_S)
+        if self._schedules is not None:
+            await self._schedules.aclose()
         if self._core.environments is not None:
             await self._core.environments.aclose()
         await self._core.catalog.aclose()
+        with contextlib.suppress(StorageError, StorageFull):
+            await self._core.lease.end()
         await self._core.store.aclose()
 
     @property
@@ -335,6 +357,10 @@ class LocalEngine:
     def environments(self) -> Environments:
         return artifacts.environments_of(self._core)
 
+    @property
+    def schedules(self) -> Schedules:
+        return schedules_of(self._schedules)
+
     # -- data ------------------------------------------------------------------------------------------------
     async def export_data(
         self,
@@ -419,8 +445,10 @@ class LocalEngine:
             "uptime_s": max(0.0, core.clock() - self._started_at),
             "busy": self.busy,
             "queued": self._queue.queued,
+            "dispatch": self._queue.dispatcher.health(),
             "unread": await core.store.count_unread(owner=caller.owner),
             "store": await core.store.stats(),
             "auto": await core.catalog.explain_auto(connection=caller.connection),
             "home": core.settings.home,
+            **({} if self._schedules is None else {"schedules": await self._schedules.status(caller=caller)}),
         }

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from interactd.agents.port import AgentDefinition, AgentProblem
+from interactd.durable.port import Schedules
 from interactd.engine.archive.answers import Exported, Imported, Progress
 from interactd.models.port import ModelInfo
 from interactd.nouns import LOCAL, Caller, GenerationConfig, Interaction, Json, Session, Step
@@ -29,6 +30,8 @@ class Result:
     steps: list[Step]
     partial_text: str = ""
     queue_position: int | None = None
+    queue_reason: str | None = None
+    """Why it does not run yet, in a few words; `None` when it does."""
     waiting_for: list[Json] = field(default_factory=list[Json])
     """For requires_action: the calls without a result, `{"id", "name", "arguments"}` and, where it is not a function of
     the caller's but one of the agent's own tools that may not run unasked, `"kind"` and `"question"`:
@@ -61,7 +64,9 @@ class Result:
 class Event:
     """A live event of one interaction, in order: `step.start`, `step.delta`, `step.stop`, `interaction.status`.
 
-    `data` has the Interactions API's payload for that event; `seq` counts from 1 within the attempt.
+    `data` has the Interactions API's payload for that event. `seq` grows, with gaps, and outlives the daemon: see
+    `Engine.events`. `step.stop` comes when the step is journalled, once; `step.start` of an index that was begun before
+    begins it, and all after it, anew (the daemon that had begun it died).
     """
 
     seq: int
@@ -151,7 +156,8 @@ class Engine(Protocol):
         ...
 
     def events(self, interaction_id: str, *, after: int = 0) -> AsyncIterator[Event]:
-        """Live events from now (with the steps so far replayed first), ending when the interaction does."""
+        """The steps so far, then live events, ending when the interaction rests. With the `seq` of the last event that
+        was had, from this daemon or an earlier one, as `after`: those that were not."""
         ...
 
     async def respond(
@@ -333,6 +339,15 @@ class Engine(Protocol):
         """
         ...
 
+    @property
+    def schedules(self) -> Schedules:
+        """Triggers, which start turns at their times, and webhooks, which tell of how turns ended.
+
+        Raises:
+            NotFound: this engine was made without any.
+        """
+        ...
+
     async def models(self, *, refresh: bool = False, caller: Caller = LOCAL) -> list[ModelInfo]:
         """What is reachable with the keys of the caller's connection, and why the rest is not."""
         ...
@@ -340,5 +355,6 @@ class Engine(Protocol):
     async def status(self, *, caller: Caller = LOCAL) -> Json:
         """`unread` is the caller's; `auto` is `Catalog.explain_auto` for the caller's connection:
 
-        `{"version", "uptime_s", "busy", "queued", "unread", "store": {...}, "auto": "...", "home"}`."""
+        `{"version", "uptime_s", "busy", "queued", "unread", "store": {...}, "auto": "...", "home",
+        "schedules": {...}}`; the last is `Schedules.status`, where there are any."""
         ...

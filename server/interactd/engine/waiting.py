@@ -36,15 +36,29 @@ async def result_of(
         # It moved on between the two reads: its steps belong to another status than its row.
         interaction, steps = now, await core.store.get_steps(interaction.id)
     run = queue.run_of(interaction.id) if interaction.status == "in_progress" else None
+    position, reason = await _standing(core, queue, interaction)
     return Result(
         session=session,
         interaction=interaction,
         steps=steps,
         partial_text=run.draft.text() if run and run.draft else "",
-        queue_position=queue.position(interaction),
+        queue_position=position,
+        queue_reason=reason,
         waiting_for=waiting_for(unanswered(steps)) if interaction.status == "requires_action" else [],
         replayed=replayed,
     )
+
+
+async def _standing(core: Core, queue: Queue, interaction: Interaction) -> tuple[int | None, str | None]:
+    """Its place in its session's line and why it waits; of one that waits at another daemon as far as can be told."""
+    if interaction.status not in _RUNS:
+        return None, None
+    position, reason = queue.position(interaction), queue.reason(interaction)
+    if position is None and interaction.status == "queued" and core.others.holds(interaction.runner):
+        line = [one.id for one in await core.store.active(interaction.session_id) if one.status == "queued"]
+        position = line.index(interaction.id) + 1 if interaction.id in line else None
+        reason = "waits at another daemon"
+    return position, reason
 
 
 async def wait(core: Core, queue: Queue, interaction_id: str, timeout_s: float, caller: Caller) -> Result:
@@ -102,14 +116,19 @@ async def read(core: Core, queue: Queue, interaction: Interaction, session: Sess
 async def follow(core: Core, interaction_id: str, after: int) -> AsyncIterator[Event]:
     """See `Engine.events`."""
     whole = await core.interaction_id(interaction_id)
-    channel = core.hub.get(whole)
-    interaction = await core.store.get_interaction(whole)
-    if channel is None and interaction.status in _RUNS:
-        channel = core.hub.open(whole)
-    if channel is None:
-        channel = Channel(whole)
-        channel.replay(await core.store.get_steps(whole))
-        channel.status(interaction)
-        channel.end()
-    async for event in channel.read(after):
-        yield event
+    while True:
+        channel = core.hub.get(whole)
+        interaction = await core.store.get_interaction(whole)
+        live = channel is not None or interaction.status not in _RUNS or core.handed_over
+        if channel is None:
+            channel = Channel(whole, interaction.epoch)
+            channel.journalled(await core.store.get_steps(whole), 0)
+            channel.status(interaction)
+            channel.end()
+        async for event in channel.read(after):
+            after = event.seq
+            yield event
+        if live:
+            return
+        # Nobody here runs it: it is being taken up, or another daemon has it. What that one writes down is told.
+        await asyncio.sleep(_POLL_S)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Protocol, runtime_checkable
+
+from interactd.nouns import Json
 
 Go = Callable[[], None]
 """Called often during long work; raises when the work is to stop."""
@@ -16,7 +19,11 @@ class Unsafe(ValueError):
 
 @runtime_checkable
 class Carrier(Protocol):
-    """Blocking, but for `place`: called from worker threads."""
+    """Blocking, but for `attach` and `place`: called from worker threads."""
+
+    def attach(self, loop: AbstractEventLoop) -> None:
+        """Say on which event loop environments' disks are opened; called before anything else."""
+        ...
 
     def content(self, sha256: str) -> Path:
         """Where a kept content is, if it is there."""
@@ -35,20 +42,22 @@ class Carrier(Protocol):
         taken for one that nobody refers to."""
         ...
 
-    def pack(self, environment_id: str, out: IO[bytes], go: Go) -> int:
+    def pack(self, environment_id: str, limits: Json, out: IO[bytes], go: Go) -> int:
         """Write an environment's files as a tar: folders, plain files and links, in order, with modes and times and
         nothing else. Returns how many files there were.
 
         Raises:
             FileNotFoundError: its folder is not there.
+            SandboxUnavailable, StorageError: its disk cannot be mounted.
         """
         ...
 
-    def unpack(self, environment_id: str, source: IO[bytes] | None, *, most_bytes: int, go: Go) -> None:
+    def unpack(self, environment_id: str, limits: Json, source: IO[bytes] | None, *, most_bytes: int, go: Go) -> None:
         """Make an environment's folder from what `pack` wrote, or an empty one, aside (see `settle`).
 
         Raises:
-            Unsafe: a name leaves the folder or is there twice, or an entry is a device, or it has too many bytes.
+            Unsafe: a name leaves the folder or is there twice, or an entry is a device, or it has too many bytes for
+                its limits.
             OSError: no room, for example.
         """
         ...

@@ -118,8 +118,9 @@ class Workspace(Protocol):
 class Environments(Protocol):
     """All environments of this machine."""
 
-    async def start(self) -> None:
-        """Reap what a killed daemon left; start the idle and expiry watch."""
+    async def start(self, *, alone: bool = True) -> None:
+        """Reap what a killed daemon left; start the idle and expiry watch. With another daemon at work on the same data
+        (`alone=False`) what is half-made may be its, and stays."""
         ...
 
     @property

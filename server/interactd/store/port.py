@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from interactd.nouns import Interaction, Json, Session, Status, Step, Usage
+from interactd.store.ledger_port import Bill, Ledger
+from interactd.store.runners_port import Runners
 
 
 @dataclass(slots=True)
@@ -85,6 +87,11 @@ class Hit:
 class Store(Protocol):
     """Sessions, interactions and steps. Ids in are whole ids, except for `find`."""
 
+    @property
+    def ledger(self) -> Ledger:
+        """What model calls cost."""
+        ...
+
     async def open(self) -> None:
         """Create or migrate the database and start the writer.
 
@@ -104,6 +111,11 @@ class Store(Protocol):
             NotFound: none does.
             AmbiguousId: several do; `candidates` lists up to five.
         """
+        ...
+
+    @property
+    def runners(self) -> Runners:
+        """Who works on this store."""
         ...
 
     # -- sessions --------------------------------------------------------------------------------------------
@@ -184,23 +196,30 @@ class Store(Protocol):
         key: IdempotencyKey | None = None,
         pending: Json | None = None,
         durable: bool = False,
+        at_head: bool = False,
     ) -> Started:
         """Accept a turn: insert the interaction with its input steps and move the session's head to it.
 
         `interaction.status` is `in_progress` (with epoch 1: the caller holds the first claim) or `queued`.
         `pending` is the first note of what is about to be done (see `append`); `claim` leaves a note as it is.
+        The runner that joined becomes its owner. With `at_head` its `previous_interaction_id` must be the session's
+        head still.
         An interaction with `agent` and `agent_hash` pins that hash in the session, unless that agent has one there.
 
         Raises:
             Conflict: `in_progress` while another interaction of the session runs or waits for action
-                (`interaction_id` and `status` of it in the fields); or the key, as in create_session.
+                (`interaction_id` and `status` of it in the fields); or the key, as in create_session; or the head is
+                another one by now (`head` in the fields).
             NotFound, Expired, Deleted: the session.
         """
         ...
 
-    async def claim(self, interaction_id: str, *, from_status: Sequence[Status], now: float) -> Interaction | None:
+    async def claim(
+        self, interaction_id: str, *, from_status: Sequence[Status], now: float, epoch: int | None = None
+    ) -> Interaction | None:
         """Take the interaction for running: epoch + 1, attempt + 1, status in_progress. `None` if it is in another
-        status, or if another interaction of its session is in progress."""
+        status (or, where `epoch` is given, at another epoch: somebody else took it first), or if another interaction
+        of its session is in progress."""
         ...
 
     async def append(
@@ -211,9 +230,19 @@ class Store(Protocol):
         *,
         pending: Json | None = None,
         durable: bool = False,
+        bill: Bill | None = None,
     ) -> list[Step]:
         """Append finished steps (seq assigned here) and replace the interaction's `pending` note: what is about to
-        be done and has no outcome yet, e.g. `{"call": "model", "n": 2}`; `None` when nothing is.
+        be done and has no outcome yet, e.g. `{"call": "model", "n": 2}`; `None` when nothing is. The bill is booked
+        with them.
+
+        Raises:
+            Fenced: see above.
+        """
+        ...
+
+    async def requeue(self, interaction_id: str, epoch: int, *, pending: Json | None) -> Interaction:
+        """Put a running interaction back into its session's line, with this note.
 
         Raises:
             Fenced: see above.
@@ -232,8 +261,10 @@ class Store(Protocol):
         finish_reason: str | None = None,
         model: str | None = None,
         now: float,
+        bill: Bill | None = None,
     ) -> Interaction:
-        """End a run: append the last steps and set status and outcome in one transaction.
+        """End a run: append the last steps, set status and outcome and book the bill, in one transaction. Model calls
+        that the bill does not name and nobody settled are settled at their worst.
 
         `epoch=None` (cancel from outside) settles whatever epoch runs, and bumps it so that the runner is fenced.
         Usage is added to what the interaction already has. Status may be terminal, or requires_action, which keeps the

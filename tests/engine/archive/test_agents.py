@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -176,8 +177,11 @@ TARS = {
 async def test_a_hostile_workspace_is_refused(tmp_path: Path, what: str) -> None:
     async with world(tmp_path / "a") as it:
         id = "env_" + "0" * 26
+        unpack = it.environments.carrier.unpack
+        packed_files = io.BytesIO(TARS[what])
+        it.environments.carrier.attach(asyncio.get_running_loop())
         with pytest.raises(Unsafe):
-            it.environments.carrier.unpack(id, io.BytesIO(TARS[what]), most_bytes=100_000, go=lambda: None)
+            await asyncio.to_thread(unpack, id, {}, packed_files, most_bytes=100_000, go=lambda: None)
         assert list((it.paths.data / "environments").iterdir()) == []
     assert not Path("/tmp/evil").exists()
 

@@ -52,13 +52,15 @@ class World:
 
 
 @asynccontextmanager
-async def world(home: Path, *, clock: Clock | None = None, **retention: Any) -> AsyncGenerator[World]:
+async def world(
+    home: Path, *, clock: Clock | None = None, images: bool = False, **retention: Any
+) -> AsyncGenerator[World]:
     """A started engine under `home`, closed at the end."""
     paths = Paths(*(str(home / part) for part in ("config", "data", "state", "logs", "cache", "run"))).make()
     clock = clock or Clock()
     model = ScriptedModel()
     store = SqliteStore(paths.database)
-    environments = LocalEnvironments(paths, store, all_launchers(paths))
+    environments = LocalEnvironments(paths, store, all_launchers(paths), images=images)
     engine = LocalEngine(
         store,
         ScriptedCatalog(model),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import subprocess
 import sys
 import time
@@ -136,7 +137,7 @@ async def test_an_environment_that_somebody_made_stays_and_one_that_another_sess
         third = await it.engine.create_session(agent="helper", environment=made)
         assert "environments" not in (await it.engine.delete_session(session.id)).removed
         assert "environments" not in (await it.engine.delete_session(second.id)).removed
-        assert {one.id for one in await it.environments.list()} == {own.id, made}
+        assert sorted(one.id for one in await it.environments.list()) == [own.id, str(made)]
         assert (await it.engine.delete_session(third.id)).removed["environments"] == 1
         assert [one.id for one in await it.environments.list()] == [own.id]
 
@@ -229,18 +230,17 @@ async def test_further_tables_are_cleared_by_their_hooks(tmp_path: Path) -> None
         await it.turn(session.id)
         seen: list[int] = []
 
-        def hook(db: object, session_id: str, now: float) -> dict[str, int]:
+        def hook(db: sqlite3.Connection, session_id: str, now: float) -> dict[str, int]:
             assert session_id == session.id
-            count = db.execute(  # type: ignore[attr-defined]
-                "SELECT count(*) FROM interactions WHERE session_id = ?", (session_id,)
-            ).fetchone()[0]
-            seen.append(count)
-            return {"ledger_rows": 7}
+            assert now > 0
+            found = db.execute("SELECT count(*) FROM interactions WHERE session_id = ?", (session_id,))
+            seen.append(found.fetchone()[0])
+            return {"further_rows": 7}
 
-        removal.HOOKS.append(hook)  # type: ignore[arg-type]
+        removal.HOOKS.append(hook)
         try:
             receipt = await it.engine.delete_session(session.id)
         finally:
-            removal.HOOKS.remove(hook)  # type: ignore[arg-type]
+            removal.HOOKS.remove(hook)
         assert seen == [1]
-        assert receipt.removed["ledger_rows"] == 7
+        assert receipt.removed["further_rows"] == 7

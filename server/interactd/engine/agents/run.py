@@ -35,7 +35,7 @@ from interactd.engine.run.draft import Draft
 from interactd.engine.run.history import Frame, estimate_request, instruction_of, tools_of
 from interactd.engine.run.note import Note
 from interactd.engine.run.outcome import unanswered
-from interactd.engine.run.runner import Run, plus
+from interactd.engine.run.runner import Run, generated, plus
 from interactd.errors import (
     Deleted,
     Expired,
@@ -95,6 +95,8 @@ class AgentRun(Run):
             self._frame = await self._frame_of(definition, toolbox)
             limits = self._limits(definition)
             ending = await self._loop(toolbox, limits)
+            if ending is not None and ending.status == "failed" and await self._try_again(ending.error or {}):
+                return
             if ending is not None:
                 await self._settle(
                     ending.status,
@@ -103,6 +105,9 @@ class AgentRun(Run):
                     error=ending.error,
                     finish_reason=ending.finish_reason,
                 )
+        except Fenced:
+            self.stop("fenced")
+            raise
         finally:
             with anyio.CancelScope(shield=True):
                 await self._depart()
@@ -166,7 +171,8 @@ class AgentRun(Run):
         """Keep the files it made, then give the environment back. Does so once."""
         stay, workspace = self._stay, self._workspace
         self._stay = self._workspace = None
-        if workspace is not None:
+        # What another runner goes on with is not ours to keep.
+        if workspace is not None and self._stop != "fenced":
             patience = CAPTURE_CANCELLED_S if self._stop else CAPTURE_S
             try:
                 async with asyncio.timeout(patience):
@@ -282,8 +288,9 @@ class AgentRun(Run):
     # -- thinking --------------------------------------------------------------------------------------------
     async def _think(self, toolbox: Toolbox, limits: RunLimits) -> Ending | None:
         """One model call. `None` when the loop goes on, or the run is left to the next daemon."""
-        first = sum(step.type != "user_input" for step in self._own)
-        self.draft = draft = Draft(self._shown or self.channel, first, self._core.settings.max_output_bytes)
+        self.draft = draft = Draft(
+            self._shown or self.channel, generated(self._own), self._core.settings.max_output_bytes
+        )
         failure: InteractdError | None = None
         with self._interruptible(self._remaining(limits)) as scope:
             try:
@@ -339,11 +346,14 @@ class AgentRun(Run):
         return await self._stopped_short()
 
     async def _stopped_short(self, steps: Sequence[Step] = ()) -> Ending | None:
-        """Cancelled, or left to the next daemon."""
+        """Cancelled, or left to the next daemon. Raises: Fenced."""
+        self._fenced()
         if self._stop == "cancel":
             return Ending("cancelled", steps)
+        if self._stop == "timeout":
+            return Ending("incomplete", steps, self._out_of_time())
         self._left = True
-        await self._write_note(self._tick(replace(self._note, handed_over=True)))
+        await self._write_note(self._timed(self._tick(replace(self._note, handed_over=True))))
         return None
 
     # -- calling ---------------------------------------------------------------------------------------------
@@ -392,16 +402,20 @@ class AgentRun(Run):
 
         batch = Batch(toolbox, calls, self._own, record)
         with self._interruptible(self._remaining(limits)):
+            await self._core.lease.check(self.interaction)
             await batch.make()
         if isinstance(batch.failure, Fenced | StorageError | StorageFull):
             raise batch.failure
         if batch.done:
             return None
+        self._fenced()
         if self._stop == "hand_over":
             # They were stopped half-way; the next daemon treats them as what they are: in doubt.
             return await self._stopped_short()
         if self._stop == "cancel":
             why, ending = "the turn was cancelled", Ending("cancelled")
+        elif self._stop == "timeout":
+            why, ending = "the time for this turn is over", Ending("incomplete", error=self._out_of_time())
         elif batch.failure is not None:
             why, ending = batch.failure.message, Ending("failed", error=batch.failure.as_dict())
         else:
@@ -412,15 +426,14 @@ class AgentRun(Run):
     # -- writing ---------------------------------------------------------------------------------------------
     async def _journal(self, steps: Sequence[Step], note: Note) -> None:
         """Commit steps and what happens next, to the disk and before anything else happens."""
-        first = sum(step.type != "user_input" for step in self._own)
+        first = generated(self._own)
+        note = self._timed(note)
         written = await self._core.store.append(
             self.interaction.id, self.interaction.epoch, steps, pending=note.as_dict(), durable=True
         )
         self._note = note
         self._own.extend(written)
-        seen = sum(not step.type.endswith("_result") for step in written) if self.draft is not None else 0
-        # What was shown while it came is not shown again.
-        self.channel.replay(written[seen:], first + seen)
+        self.channel.journalled(written, first)
 
     async def _request(self, model: Model, shrink: float) -> ModelRequest:
         request = await self._core.history.request(

@@ -114,7 +114,8 @@ class _Work:
         self._carrier, self._agents = carrier, agents
         self._report, self._with_files = report, with_files
         self.counts: dict[str, int] = {}
-        self._environments: list[str] = []
+        self._environments: dict[str, Json] = {}
+        """Their limits, by id."""
         self._open = 0
         self._withheld: set[str] = set()
         self._missing: list[str] = []
@@ -141,8 +142,8 @@ class _Work:
 
     def _look(self, kind: str, record: Json) -> None:
         if kind == "environments":
-            self._environments.append(record["id"])
             body: Json = record.get("body") or {}
+            self._environments[record["id"]] = body.get("limits") or {}
             self._withheld |= _names(body)
         elif kind == "sessions" and isinstance(record.get("environment"), dict):
             self._withheld |= _names(record["environment"])
@@ -202,7 +203,8 @@ class _Work:
                 break
             try:
                 with self._out.member(f"environments/{id}.tar") as sink:
-                    self._carrier.pack(id, cast("IO[bytes]", sink), lambda: self._report("workspaces", 0))
+                    stream = cast("IO[bytes]", sink)
+                    self._carrier.pack(id, self._environments[id], stream, lambda: self._report("workspaces", 0))
             except FileNotFoundError:
                 raise _Lost(id) from None
             count += 1

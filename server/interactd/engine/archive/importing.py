@@ -7,6 +7,7 @@ import contextlib
 import shutil
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final, TypeVar, cast
 
@@ -223,17 +224,16 @@ class Import:
             name = f"environments/{old}.tar"
             member = archive.members.get(name)
             self._made.append(record["id"])
+            body: Json = record.get("body") or {}
+            limits: Json = body.get("limits") or {}
+            go = partial(self._report, "environments", 0)
             try:
                 if member is None:
-                    self._carrier.unpack(record["id"], None, most_bytes=0, go=lambda: self._report("environments", 0))
+                    self._carrier.unpack(record["id"], limits, None, most_bytes=0, go=go)
                 else:
                     with archive.read(name) as stream:
-                        self._carrier.unpack(
-                            record["id"],
-                            cast("IO[bytes]", stream),
-                            most_bytes=member.bytes,
-                            go=lambda: self._report("environments", 0),
-                        )
+                        packed = cast("IO[bytes]", stream)
+                        self._carrier.unpack(record["id"], limits, packed, most_bytes=member.bytes, go=go)
             except Unsafe as error:
                 raise bad(str(error), member=name) from None
             places.append(record)

@@ -20,7 +20,7 @@ from interactd.engine.archive.export import Report, Wanted, export
 from interactd.engine.archive.importing import Import, Wish
 from interactd.engine.checks.text import check_text
 from interactd.engine.core import Core
-from interactd.errors import InvalidArgument, NotFound, StorageError
+from interactd.errors import InteractdError, InvalidArgument, NotFound, StorageError
 from interactd.nouns import Caller
 from interactd.sandbox.carrying_port import Carrier
 from interactd.store.archive_port import Archive
@@ -165,6 +165,9 @@ class ArchiveService:
         core = self._core
         schema = int((await core.store.stats())["schema"])
         async with self._importing:
+            if not core.others.live:
+                # Nobody else can be importing: what is noted is a dead daemon's.
+                await self._archive.undo()
             work = Import(
                 self._archive,
                 wish,
@@ -180,7 +183,10 @@ class ArchiveService:
     def _carrier(self) -> Carrier | None:
         places = self._core.environments
         found = None if places is None else getattr(places, "carrier", None)
-        return found if isinstance(found, Carrier) else None
+        if not isinstance(found, Carrier):
+            return None
+        found.attach(asyncio.get_running_loop())
+        return found
 
     def _agents(self) -> KeptAgents | None:
         return self._core.agents if isinstance(self._core.agents, KeptAgents) else None
@@ -250,10 +256,14 @@ class ArchiveService:
         job.stop.set()
         await asyncio.wait({job.task}, timeout=_STOP_S)
 
-    async def start(self) -> None:
-        """Remove what a killed process was writing."""
-        if getattr(self._core.store, "archive", None) is not None:
+    async def start(self, *, alone: bool) -> None:
+        """Remove what a killed process was writing, unless another daemon works here too and it may be that one's."""
+        if alone and getattr(self._core.store, "archive", None) is not None:
             await asyncio.to_thread(self._tidy)
+            try:
+                await self._archive.undo()
+            except InteractdError as error:
+                log.warning("what an import left is removed when the store is idle: %s", error)
 
     def _tidy(self) -> None:
         shutil.rmtree(self._archive.folder / "imports", ignore_errors=True)

@@ -6,6 +6,7 @@ import asyncio
 
 from interactd.engine.core import Core
 from interactd.engine.dispatch.queue import Queue
+from interactd.engine.dispatch.runners import elsewhere
 from interactd.errors import Fenced
 from interactd.nouns import Interaction
 
@@ -35,6 +36,8 @@ async def _cancel(core: Core, queue: Queue, interaction_id: str) -> None:
         except TimeoutError:
             pass
     current = await core.store.get_interaction(interaction_id)
+    if current.status == "in_progress" and run is None and core.others.holds(current.runner):
+        current = await elsewhere.cancel(core, current)
     if current.terminal:
         return
     stuck = run is not None and not run.done.is_set()

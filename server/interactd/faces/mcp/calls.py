@@ -19,7 +19,7 @@ from interactd.faces.mcp.guard import RAW_ARGUMENTS
 from interactd.faces.mcp.peer import Peer
 from interactd.nouns import Json
 from interactd_tools import deadlines
-from interactd_tools.context import CallContext, Progress, ProgressKind, Tool, ToolResult
+from interactd_tools.context import CallContext, Place, Progress, ProgressKind, Tool, ToolResult
 
 Context = ServerRequestContext[Any, Any]
 
@@ -28,6 +28,9 @@ HANG_S = 300.0
 RICH_RESULTS = "2025-06-18"
 """Structured content and resource links came with this version; older clients may refuse a block they do not know."""
 KIND_KEY = "interactd/kind"
+SEEN_KEY = "interactd/seen"
+"""On progress: interaction, event, whether its step is unfinished, messages so far. The shim says it again for a call
+that it asks of the next daemon."""
 
 
 class ToolSet(Protocol):
@@ -98,27 +101,40 @@ class Calls:
             return ToolResult(sentence(internal(error, f"tool {params.name}")), is_error=True)
 
     def _context(self, ctx: Context, peer: Peer) -> CallContext:
+        place = _place(ctx)
         return CallContext(
             engine=self._engine,
             caller=caller_of(ctx),
             request_id=peer.distinct(ctx.request_id),
-            progress=_progress(ctx),
+            progress=_progress(ctx, place),
+            place=place,
             client_name=client_name(ctx),
         )
 
 
-def _progress(ctx: Context) -> Progress | None:
+def _place(ctx: Context) -> Place:
+    """Where the call's progress stood when it was asked of a daemon that died; the shim says so."""
+    said: object = (ctx.meta or {}).get(SEEN_KEY)
+    match said:
+        case [str(interaction), int(after), int(partial), int(count)]:
+            return Place(interaction, after, bool(partial), count)
+        case _:
+            return Place()
+
+
+def _progress(ctx: Context, place: Place) -> Progress | None:
     token = (ctx.meta or {}).get("progress_token")
     if token is None:
         return None
-    count = 0
 
     async def send(message: str, kind: ProgressKind) -> None:
-        nonlocal count
-        count += 1
+        place.count += 1
+        meta: Json = {KIND_KEY: kind}
+        if place.interaction_id:
+            meta[SEEN_KEY] = [place.interaction_id, place.after, int(place.partial), place.count]
         note = types.ProgressNotification(
             params=types.ProgressNotificationParams(
-                progress_token=token, progress=count, message=message, _meta={KIND_KEY: kind}
+                progress_token=token, progress=place.count, message=message, _meta=meta
             )
         )
         await ctx.session.send_notification(note, related_request_id=ctx.request_id)

@@ -8,14 +8,22 @@ import os
 import secrets
 import stat
 import tarfile
+from collections.abc import Coroutine
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final, TypeVar
 
+from interactd.errors import InvalidArgument
+from interactd.nouns import Json
 from interactd.sandbox.carrying_port import Go, Unsafe
+from interactd.sandbox.disks import Disks, Rooms
+from interactd.sandbox.environments import body as bodies
 from interactd.sandbox.environments.keeping import Artifacts
+from interactd.sandbox.environments.making import Maker
 from interactd.sandbox.folder import beneath, trees
 from interactd.sandbox.launchers.bubblewrap import owner
 
+T = TypeVar("T")
 _CHUNK: Final = 1 << 20
 _PARTS: Final = ("ws", "home")
 NAMES_MAX: Final = 1_000_000
@@ -24,9 +32,20 @@ NAMES_MAX: Final = 1_000_000
 class FileCarrier:
     """The carrier of one data folder."""
 
-    def __init__(self, environments: Path, kept: Artifacts) -> None:
+    def __init__(self, environments: Path, kept: Artifacts, disks: Disks, maker: Maker) -> None:
         self._root = environments
         self._kept = kept
+        self._disks = disks
+        self._maker = maker
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._made: dict[str, Rooms] = {}
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def _await(self, work: Coroutine[Any, Any, T]) -> T:
+        assert self._loop is not None, "attach comes first"
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     # -- contents --------------------------------------------------------------------------------------------
     def content(self, sha256: str) -> Path:
@@ -57,52 +76,81 @@ class FileCarrier:
             await asyncio.to_thread(self._kept.contents.publish, part, sha256)
 
     # -- workspaces ------------------------------------------------------------------------------------------
-    def pack(self, environment_id: str, out: IO[bytes], go: Go) -> int:
-        files = 0
-        with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as archive:
-            for part in _PARTS:
-                root = os.open(self._root / environment_id / part, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                try:
-                    for found in trees.walk(root):
-                        go()
-                        files += _pack_one(archive, root, part, found)
-                finally:
-                    os.close(root)
-        return files
+    def pack(self, environment_id: str, limits: Json, out: IO[bytes], go: Go) -> int:
+        opening = self._disks.open(environment_id, bodies.limits_from(limits).disk_mb)
+        rooms = self._await(_entered(opening))
+        try:
+            return _pack_all(rooms, out, go)
+        finally:
+            self._await(_left(opening))
 
-    def unpack(self, environment_id: str, source: IO[bytes] | None, *, most_bytes: int, go: Go) -> None:
+    def unpack(self, environment_id: str, limits: Json, source: IO[bytes] | None, *, most_bytes: int, go: Go) -> None:
+        try:
+            bodies.read({"limits": limits}, None, ())
+        except InvalidArgument as error:
+            raise Unsafe(error.message) from None
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.discard(environment_id)
         aside = self._root / f".new-{environment_id}"
+        disk_mb = bodies.limits_from(limits).disk_mb
+        rooms: Rooms | None = None
         try:
-            for folder in (aside, *(aside / part for part in _PARTS)):
-                folder.mkdir(mode=0o700)
+            aside.mkdir(mode=0o700)
+            rooms = self._await(self._disks.make(environment_id, aside, disk_mb))
             if source is not None:
-                roots = {part: os.open(aside / part, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for part in _PARTS}
-                try:
-                    _unpack_all(source, roots, most_bytes, go)
-                finally:
-                    for fd in roots.values():
-                        os.close(fd)
+                _unpack_into(rooms, source, min(most_bytes, disk_mb << 20), go)
             if os.getuid() == 0:
-                for part in _PARTS:
-                    owner.give(aside / part, owner.uid_for(environment_id))
-        except BaseException:
+                for part in (rooms.workspace, rooms.home):
+                    owner.give(part, owner.uid_for(environment_id), linked=rooms.quota is not None)
+        except BaseException as error:
+            full = (
+                isinstance(error, OSError) and rooms is not None and rooms.quota is not None and rooms.quota.used_up()
+            )
             self.discard(environment_id)
+            if full:
+                raise Unsafe(f"its files do not fit into the {disk_mb} MB of its limits") from None
             raise
 
     def settle(self, environment_id: str) -> None:
         (self._root / f".new-{environment_id}").rename(self._root / environment_id)
+        self._await(self._disks.moved(environment_id, self._root / environment_id))
 
     def discard(self, environment_id: str) -> None:
-        if not self._root.is_dir():
-            return
-        root = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            for name in (f".new-{environment_id}", environment_id):
-                trees.remove(root, name.encode())
-        finally:
-            os.close(root)
+        self._await(self._maker.remove(environment_id))
+
+
+async def _entered(opening: AbstractAsyncContextManager[Rooms]) -> Rooms:
+    return await opening.__aenter__()
+
+
+async def _left(opening: AbstractAsyncContextManager[Rooms]) -> None:
+    await opening.__aexit__(None, None, None)
+
+
+def _pack_all(rooms: Rooms, out: IO[bytes], go: Go) -> int:
+    files = 0
+    with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+        for part, folder in zip(_PARTS, (rooms.workspace, rooms.home), strict=True):
+            root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                for found in trees.walk(root):
+                    go()
+                    files += _pack_one(archive, root, part, found)
+            finally:
+                os.close(root)
+    return files
+
+
+def _unpack_into(rooms: Rooms, source: IO[bytes], most_bytes: int, go: Go) -> None:
+    roots = {
+        part: os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        for part, folder in zip(_PARTS, (rooms.workspace, rooms.home), strict=True)
+    }
+    try:
+        _unpack_all(source, roots, most_bytes, go)
+    finally:
+        for fd in roots.values():
+            os.close(fd)
 
 
 def _pack_one(archive: tarfile.TarFile, root: int, part: str, found: trees.Found) -> int:

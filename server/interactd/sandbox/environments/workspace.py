@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
-from interactd.errors import InvalidArgument, NotFound, SandboxFailed
+from interactd.errors import InvalidArgument, NotFound, SandboxFailed, StorageFull
 from interactd.nouns import Json
 from interactd.sandbox.environments.output import Capped
 from interactd.sandbox.environments.place import Place, Wanted, close
@@ -76,6 +76,7 @@ class LeasedWorkspace:
                 output_bytes=limits.output_bytes,
                 on_output=on_output,
             )
+        self._see_disk()
         return Ran(ran.output, ran.exit, ran.truncated, lost)
 
     async def run_bash(
@@ -112,6 +113,7 @@ class LeasedWorkspace:
         finally:
             self._place.touch()
             await close(stream)
+        self._see_disk()
 
     # -- files -------------------------------------------------------------------------------------------------------
     async def read(self, path: str, *, offset: int = 0, limit: int = 1_000_000) -> bytes:
@@ -187,7 +189,18 @@ class LeasedWorkspace:
             raise SandboxFailed("this run gave the environment back", repair="Start another run in it.")
         self._place.touch()
 
+    def _see_disk(self) -> None:
+        """End the run where the disk beneath is full or broken: what would be written from now on could be lost."""
+        rooms = self._place.rooms
+        trouble = rooms.quota.trouble() if rooms is not None and rooms.quota is not None else None
+        if trouble is not None:
+            raise StorageFull(
+                f"the run was stopped: {trouble}",
+                repair="Make room on the disk of interactd's data folder, then go on: what was written before is kept.",
+            )
+
     async def _start(self) -> Any:
+        self._see_disk()
         sandbox = await self._place.start(self._wanted, self._open_way)
         try:
             self._requires(sandbox.isolation)
@@ -224,9 +237,14 @@ class LeasedWorkspace:
         return found
 
     async def _room_for(self, size: int) -> None:
+        self._see_disk()
         limits = self._wanted.limits
         if size > limits.file_mb << 20:
             raise InvalidArgument(f"data: {size} bytes; a file here may have {limits.file_mb} MB", field="data")
+        rooms = self._place.rooms
+        if rooms is not None and rooms.quota is not None:
+            # The kernel says when it is too much, and exactly.
+            return
         at, used = self._used
         if time.monotonic() - at > MEASURED_FOR_S:
             used = await asyncio.to_thread(_used, self._place.workspace)

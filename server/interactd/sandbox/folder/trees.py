@@ -125,8 +125,9 @@ def measure(root: int) -> tuple[int, int]:
     return size, files
 
 
-def give(root: int, uid: int, gid: int) -> None:
-    """Make a tree belong to somebody, but for files with further names, which may not be this tree's alone.
+def give(root: int, uid: int, gid: int, *, linked: bool = False) -> None:
+    """Make a tree belong to somebody, but (unless `linked`) for files with further names, which may not be this
+    tree's alone.
 
     What belongs to them already is not touched: a change would show as a change of the file.
 
@@ -135,8 +136,8 @@ def give(root: int, uid: int, gid: int) -> None:
     """
     os.fchown(root, uid, gid)
     for found in walk(root, depth=DEEPEST):
-        linked = stat.S_ISREG(found.stat.st_mode) and found.stat.st_nlink > 1
-        if (found.stat.st_uid == uid and found.stat.st_gid == gid) or linked:
+        shared = not linked and stat.S_ISREG(found.stat.st_mode) and found.stat.st_nlink > 1
+        if (found.stat.st_uid == uid and found.stat.st_gid == gid) or shared:
             continue
         parent, _, name = found.path.rpartition(b"/")
         with contextlib.suppress(OSError):
@@ -301,10 +302,7 @@ def _copy_file(root: int, found: Found, folder: int, name: bytes, done: Copied, 
         _clear(folder, name)
         out = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
         try:
-            if _clone(look, out):
-                done.cloned += 1
-            else:
-                _copy_data(look, out, info.st_size)
+            done.cloned += copy_bytes(look, out, info.st_size)
             if owner is not None:
                 os.fchown(out, *owner)
             os.fchmod(out, stat.S_IMODE(info.st_mode) & 0o777)
@@ -315,6 +313,20 @@ def _copy_file(root: int, found: Found, folder: int, name: bytes, done: Copied, 
         done.bytes += info.st_blocks * 512
     finally:
         os.close(look)
+
+
+def copy_bytes(source: int, target: int, size: int) -> bool:
+    """Copy an open file into an empty one, sharing its blocks where the file system can; holes stay holes.
+
+    Returns whether the blocks are shared.
+
+    Raises:
+        OSError: reading or writing failed.
+    """
+    if _clone(source, target):
+        return True
+    _copy_data(source, target, size)
+    return False
 
 
 def _clone(source: int, target: int) -> bool:

@@ -20,7 +20,7 @@ from interactd.errors import InteractdError, SandboxFailed, SandboxUnavailable
 from interactd.paths import Paths
 from interactd.sandbox.launchers.bubblewrap.base import HOME, SUPERVISOR
 from interactd.sandbox.launchers.settings import Settings, environment
-from interactd.sandbox.port import Capability, Exit, Isolation, Limits, Output, Sandbox, Spec, Why
+from interactd.sandbox.port import UNLIMITED, Capability, Exit, Isolation, Limits, Output, Sandbox, Spec, Why
 
 _INSIDE = "/run/interactd/supervisor.py"
 _LABEL = "interactd.sandbox"
@@ -173,7 +173,7 @@ class _Containered:
         self._closing = False
         self._execs: set[asyncio.subprocess.Process] = set()
         self.closed = lambda: None
-        self.isolation = Isolation(
+        found = Isolation(
             "container",
             filesystem="enforced",
             network="enforced",
@@ -182,8 +182,9 @@ class _Containered:
             cpu="enforced",
             disk="absent",
             syscalls="enforced",
-            notes=("the engine's default system call filter", "the workspace's size is not limited"),
+            notes=("the engine's default system call filter", UNLIMITED),
         )
+        self.isolation = found if spec.quota is None else found.with_quota()
 
     async def wait_until_up(self) -> None:
         """Wait until a command can run in it.

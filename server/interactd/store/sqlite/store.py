@@ -14,13 +14,19 @@ from typing import Any, Concatenate, Final, Literal, ParamSpec, TypeVar
 
 from interactd.errors import InvalidArgument, NotFound, StorageError, StorageFull
 from interactd.nouns import TERMINAL, Interaction, Json, Session, Status, Step, Usage
+from interactd.store.ledger_port import Bill
 from interactd.store.port import IdempotencyKey, Page, Receipt, Started, Turn
 from interactd.store.sqlite import connect, deleting, migrations, retention
 from interactd.store.sqlite.archive import SqliteArchive
 from interactd.store.sqlite.checkpoints import Checkpointer
-from interactd.store.sqlite.queries import arrival, environments, history, removal, rows, search, sessions, turns
+from interactd.store.sqlite.ledger import SqliteLedger
+from interactd.store.sqlite.queries import environments, history, removal, rows, search, sessions, turns
+from interactd.store.sqlite.queries.money import booking
+from interactd.store.sqlite.queries.schedules import hooks
 from interactd.store.sqlite.readers import Readers
 from interactd.store.sqlite.retention import SqliteRetention
+from interactd.store.sqlite.runners import SqliteRunners
+from interactd.store.sqlite.schedules import SqliteSchedules
 from interactd.store.sqlite.spare import Spare
 from interactd.store.sqlite.upkeep import Upkeep
 from interactd.store.sqlite.writer import Work, Writer
@@ -41,6 +47,10 @@ class SqliteStore:
         self._writer: Writer | None = None
         self._readers: Readers | None = None
         self._checkpoints: Checkpointer | None = None
+        self.ledger = SqliteLedger(self._read, self._write)
+        self.runners = SqliteRunners(path, self._read, self._write)
+        self.schedules = SqliteSchedules(self._read, self._write)
+        """Triggers and webhooks: a port of its own over the same file."""
         self.upkeep = Upkeep(path, lambda: self._writer is not None and self._writer.busy)
         self.spare = Spare(path)
         self.archive = SqliteArchive(path, self._write)
@@ -70,7 +80,6 @@ class SqliteStore:
             connect.use_wal(connection, self.file)
             migrations.migrate(connection, self.file)
             connection.execute("PRAGMA busy_timeout = 1000")
-            arrival.condemn(connection, None)
             self.spare.take()
         except (sqlite3.Error, OSError, StorageError) as error:
             if connection is not None:
@@ -170,21 +179,25 @@ class SqliteStore:
         key: IdempotencyKey | None = None,
         pending: Json | None = None,
         durable: bool = False,
+        at_head: bool = False,
     ) -> Started:
         if interaction.status not in ("in_progress", "queued"):
             raise InvalidArgument(f"a turn cannot be accepted as {interaction.status}", field="status")
+        interaction.runner = self.runners.id
         tail = turns.tail_values(interaction, pending)
         values, size = rows.step_values(steps, interaction.created_at)
-        return await self._write(
-            lambda db: turns.accept(db, interaction, tail, values, expires_at, key),
-            size=size + _size(tail),
-            durable=durable,
-            intake=True,
+        return await self.runners.beating(
+            lambda db: turns.accept(db, interaction, tail, values, expires_at, key, at_head),
+            functools.partial(self._write, size=size + _size(tail), durable=durable, intake=True),
         )
 
-    async def claim(self, interaction_id: str, *, from_status: Sequence[Status], now: float) -> Interaction | None:
-        statuses = tuple(from_status)
-        return await self._write(lambda db: turns.claim(db, interaction_id, statuses, now))
+    async def claim(
+        self, interaction_id: str, *, from_status: Sequence[Status], now: float, epoch: int | None = None
+    ) -> Interaction | None:
+        statuses, runner = tuple(from_status), self.runners.id
+        return await self.runners.beating(
+            lambda db: turns.claim(db, interaction_id, statuses, now, epoch, runner), self._write
+        )
 
     async def append(
         self,
@@ -194,13 +207,23 @@ class SqliteStore:
         *,
         pending: Json | None = None,
         durable: bool = False,
+        bill: Bill | None = None,
     ) -> list[Step]:
         values, size = rows.step_values(steps, time.time())
         note = None if pending is None else rows.dump(pending)
-        first = await self._write(
-            lambda db: turns.append(db, interaction_id, epoch, values, note), size=size, durable=durable
-        )
+
+        def append(db: sqlite3.Connection) -> int:
+            first = turns.append(db, interaction_id, epoch, values, note)
+            if bill is not None:
+                booking.book(db, bill)
+            return first
+
+        first = await self._write(append, size=size, durable=durable)
         return turns.steps_as_kept(steps, first, values)
+
+    async def requeue(self, interaction_id: str, epoch: int, *, pending: Json | None) -> Interaction:
+        note = None if pending is None else rows.dump(pending)
+        return await self._write(lambda db: turns.requeue(db, interaction_id, epoch, note))
 
     async def settle(
         self,
@@ -214,14 +237,30 @@ class SqliteStore:
         finish_reason: str | None = None,
         model: str | None = None,
         now: float,
+        bill: Bill | None = None,
     ) -> Interaction:
         if status not in TERMINAL and status != "requires_action":
             raise InvalidArgument(f"an interaction cannot be settled as {status}", field="status")
         values, size = rows.step_values(steps, now)
         outcome = (None if error is None else rows.dump(error), rows.clean(finish_reason), rows.clean(model))
-        return await self._write(
-            lambda db: turns.settle(db, interaction_id, epoch, status, values, usage, outcome, now), size=size
-        )
+
+        def settle(db: sqlite3.Connection) -> tuple[Interaction, bool]:
+            settled = turns.settle(db, interaction_id, epoch, status, values, usage, outcome, now)
+            return hooks.with_news(db, settled, now)
+
+        settled, news = await self._write(settle, size=size)
+        if news:
+            self.schedules.changed()
+        return settled
+
+        def settle(db: sqlite3.Connection) -> Interaction:
+            settled = turns.settle(db, interaction_id, epoch, status, values, usage, outcome, now)
+            if bill is not None:
+                booking.book(db, bill)
+            booking.finish(db, interaction_id, now, known=bill is not None)
+            return settled
+
+        return await self._write(settle, size=size)
 
     async def place(
         self, interaction_id: str, epoch: int, *, environment_id: str, isolation: Json | None = None

@@ -94,9 +94,11 @@ def _second(root: Path, own: str) -> Path | None:
     return None
 
 
-def _started(pid: int) -> str | None:
+def started(pid: int) -> str | None:
+    """When a process started, as the kernel counts; None when there is none, or it is dead and not reaped."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if words[0] in "ZX" else words[19]
     except (OSError, IndexError):
         return None
 
@@ -121,7 +123,7 @@ class Group:
             OSError: it cannot be made, or a limit cannot be set; nothing of it is left.
         """
         me = os.getpid()
-        name = f"{_PREFIX}{me}-{_started(me) or 0}-{next(Group._numbers)}"
+        name = f"{_PREFIX}{me}-{started(me) or 0}-{next(Group._numbers)}"
         self._version = found.version
         self._folders: dict[str, Path] = {}
         self.has = frozenset(name for name in found.folders if name in _WANTED)
@@ -241,7 +243,7 @@ def reap(found: Found) -> int:
     for base in set(found.folders.values()):
         for folder in base.glob(_PREFIX + "*"):
             named = _NAME.match(folder.name)
-            if named is None or _started(int(named[1])) == named[2]:
+            if named is None or started(int(named[1])) == named[2]:
                 continue
             with contextlib.suppress(OSError):
                 for pid in (folder / "cgroup.procs").read_text().split():

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,12 @@ from typing import Any
 from interactd.errors import InteractdError, SandboxFailed, SandboxUnavailable
 from interactd.paths import Paths
 from interactd.sandbox.launchers import boot, install
-from interactd.sandbox.launchers.bubblewrap import base, cgroups, owner, recipe, seccomp
+from interactd.sandbox.launchers.bubblewrap import base, cgroups, owner, probing, recipe, seccomp
 from interactd.sandbox.launchers.bubblewrap.watch import Observer, size
 from interactd.sandbox.launchers.settings import CA_INSIDE, PROXY_HOST, PROXY_PORT, Settings, environment
 from interactd.sandbox.launchers.spawner import Spawner
 from interactd.sandbox.launchers.supervised import Supervised
-from interactd.sandbox.port import Capability, Exit, Isolation, Limits, Output, Sandbox, Spec
+from interactd.sandbox.port import WATCHED, Capability, Exit, Isolation, Limits, Output, Sandbox, Spec
 
 _BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 
@@ -52,9 +51,12 @@ class Bubblewrap:
 
     async def probe(self) -> Capability:
         """See `Launcher.probe`: starts a sandbox over an empty folder and runs a command in it."""
-        folder = await asyncio.to_thread(tempfile.mkdtemp, prefix="interactd-probe-")
         try:
-            spec = Spec("probe", Path(folder) / "ws", Path(folder) / "home", limits=Limits(wall_s=20, pids=64))
+            folder = await asyncio.to_thread(probing.folder, self._cache)
+        except OSError as error:
+            return Capability(self.name, False, None, f"{self._cache} cannot be written: {error}")
+        try:
+            spec = Spec("probe", folder / "ws", folder / "home", limits=Limits(wall_s=20, pids=64))
             for path in (spec.workspace, spec.home):
                 path.mkdir()
             sandbox = await self.start(spec)
@@ -83,8 +85,8 @@ class Bubblewrap:
         return await boot.starting(lambda pipes, undo: self._start(tools, spec, pipes, undo))
 
     async def reap(self) -> int:
-        """See `Launcher.reap`. Processes and mounts died with their daemon; control groups do not."""
-        return await asyncio.to_thread(lambda: cgroups.reap(cgroups.find()))
+        """See `Launcher.reap`. Processes and mounts died with their daemon; control groups and files do not."""
+        return await asyncio.to_thread(lambda: cgroups.reap(cgroups.find()) + probing.reap(self._cache))
 
     async def aclose(self) -> None:
         """See `Launcher.aclose`."""
@@ -134,14 +136,14 @@ class Bubblewrap:
         joining = asyncio.ensure_future(asyncio.to_thread(_join, group, booted.pid, child))
         undo.append(lambda: _settled(joining))
 
-        observer = Observer(spec.limits, group, (spec.workspace, spec.home), used=used)
+        observer = Observer(spec.limits, group, (spec.workspace, spec.home), used=used, quota=spec.quota)
         observer.pid = child
         ca = spec.egress is not None and spec.egress.ca_file is not None
         certificates = _BUNDLE if (tools.base / _BUNDLE.lstrip("/")).exists() else None
         kill = boot.Killer(child, booted.kill)
         made = Supervised(
             booted.control,
-            isolation=self._isolation(tools, group, notes),
+            isolation=self._isolation(tools, group, notes, quota=spec.quota is not None),
             limits=spec.limits,
             env=environment(spec, home=base.HOME, certificates=certificates, ca_inside=CA_INSIDE if ca else None),
             kill=kill,
@@ -184,7 +186,7 @@ class Bubblewrap:
         if uid is not None:
             for folder in (spec.workspace, spec.home):
                 owner.give(folder, uid)
-        used = size(spec.workspace) + size(spec.home)
+        used = 0 if spec.quota is not None else size(spec.workspace) + size(spec.home)
         if not tools.groups.folders:
             return None, used, list(tools.groups.notes)
         try:
@@ -192,9 +194,9 @@ class Bubblewrap:
         except OSError as error:
             return None, used, [f"no control group ({error.strerror}): memory and cpu are watched, not enforced"]
 
-    def _isolation(self, tools: _Tools, group: cgroups.Group | None, notes: list[str]) -> Isolation:
+    def _isolation(self, tools: _Tools, group: cgroups.Group | None, notes: list[str], *, quota: bool) -> Isolation:
         has: frozenset[str] = group.has if group else frozenset()
-        notes = [*notes, "the workspace's size is watched, not limited"]
+        notes = notes if quota else [*notes, WATCHED]
         return Isolation(
             self.name,
             filesystem="enforced",
@@ -202,7 +204,7 @@ class Bubblewrap:
             pids="enforced",
             memory="enforced" if "memory" in has else "best_effort",
             cpu="enforced" if "cpu" in has else "best_effort",
-            disk="best_effort",
+            disk="enforced" if quota else "best_effort",
             syscalls="enforced" if tools.filter else "absent",
             notes=tuple(notes),
         )

@@ -29,7 +29,7 @@ JSON_COLUMNS: Final[dict[str, frozenset[str]]] = {
 }
 LEFT_OUT: Final[dict[str, frozenset[str]]] = {
     "sessions": frozenset({"owner"}),
-    "interactions": frozenset({"crosses", "skip_id", "skip_depth", "runner"}),
+    "interactions": frozenset({"crosses", "skip_id", "skip_depth", "runner", "cancel_asked_at"}),
     "steps": frozenset({"id"}),
     "artifacts": frozenset(),
     "captures": frozenset(),

@@ -14,7 +14,7 @@ from interactd.store.sqlite.queries import rows
 
 KEY_LIFE_S: Final = 24 * 3600.0
 PAGE_MAX: Final = 1000
-StartKind = Literal["create_session", "fork_session", "send_turn"]
+StartKind = Literal["create_session", "fork_session", "send_turn", "create_trigger", "run_trigger", "create_webhook"]
 
 
 def find(connection: sqlite3.Connection, kind: Literal["session", "interaction", "environment"], prefix: str) -> str:
@@ -214,6 +214,13 @@ def set_expiry(connection: sqlite3.Connection, id: str, ttl_s: float | None, exp
         "UPDATE sessions SET ttl_s = ?, expires_at = ? WHERE id = ? AND expires_at IS NOT 0",
         (ttl_s, expires_at, rows.exact(id)),
     )
+    if done.rowcount == 0:
+        raise rows.missing(connection, "session", id)
+
+
+def set_budget(connection: sqlite3.Connection, id: str, budget: str | None) -> None:
+    """Replace what the session's turns together may cost."""
+    done = connection.execute("UPDATE sessions SET budget = ? WHERE id = ?", (budget, rows.exact(id)))
     if done.rowcount == 0:
         raise rows.missing(connection, "session", id)
 

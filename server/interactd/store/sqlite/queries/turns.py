@@ -10,6 +10,7 @@ from interactd.errors import Conflict, Expired, Fenced, InteractdError
 from interactd.nouns import OPEN, TERMINAL, Interaction, Json, Status, Step, Usage
 from interactd.store.port import IdempotencyKey, Started
 from interactd.store.sqlite.queries import rows, sessions
+from interactd.store.sqlite.queries.schedules import hooks
 
 RUNNING: Final = "status IN ('in_progress', 'requires_action')"
 
@@ -22,7 +23,7 @@ _INSERT: Final = (
 _INSERT_STEP: Final = "INSERT INTO steps (interaction_id, seq, type, created_at, body, state) VALUES (?, ?, ?, ?, ?, ?)"
 _HEAD: Final = (
     "UPDATE sessions SET head = ?, turns = ?, updated_at = ?, expires_at = ?"
-    " WHERE id = ? AND (expires_at IS NULL OR expires_at > ?)"
+    " WHERE id = ? AND (expires_at IS NULL OR expires_at > ?) AND (NOT ? OR head IS ?)"
 )
 _PARENT: Final = (
     "SELECT p.depth, p.skip_depth, s.skip_id, s.skip_depth, p.session_id"
@@ -37,6 +38,7 @@ def accept(
     steps: Sequence[rows.StepValues],
     expires_at: float | None,
     key: IdempotencyKey | None,
+    at_head: bool = False,
 ) -> Started:
     """Insert the interaction with its first steps and move the session's head to it.
 
@@ -53,9 +55,9 @@ def accept(
             raise rows.missing(connection, "interaction", previous)
         depth, skip_id, skip_depth = skip(previous, parent)
         crosses = parent[4] != session_id
-    moved = connection.execute(_HEAD, (id, depth, now, expires_at, session_id, now))
+    moved = connection.execute(_HEAD, (id, depth, now, expires_at, session_id, now, at_head, previous))
     if moved.rowcount == 0:
-        raise _session_gone(connection, session_id)
+        raise _session_gone(connection, session_id, now)
     running = interaction.status == "in_progress"
     try:
         connection.execute(
@@ -84,6 +86,7 @@ def accept(
     if interaction.agent and interaction.agent_hash:
         sessions.pin(connection, session_id, interaction.agent, interaction.agent_hash)
     sessions.keep_key(connection, "send_turn", key, id, session_id, now)
+    hooks.accepted(connection, interaction, key)
     return Started(id, created=True)
 
 
@@ -106,14 +109,22 @@ def tail_values(interaction: Interaction, pending: Json | None) -> tuple[Any, ..
     )
 
 
-def claim(connection: sqlite3.Connection, id: str, from_status: Sequence[Status], now: float) -> Interaction | None:
+def claim(
+    connection: sqlite3.Connection,
+    id: str,
+    from_status: Sequence[Status],
+    now: float,
+    epoch: int | None,
+    runner: str | None,
+) -> Interaction | None:
     """Take the interaction for running, if it is in one of these statuses and its session has no other running."""
     allowed = [status for status in from_status if status in OPEN]
     try:
         done = connection.execute(
             "UPDATE interactions SET status = 'in_progress', epoch = epoch + 1, attempt = attempt + 1,"
-            f" started_at = coalesce(started_at, ?) WHERE id = ? AND status IN ({', '.join('?' * len(allowed))})",
-            (now, rows.exact(id), *allowed),
+            " started_at = coalesce(started_at, ?), runner = ?"
+            f" WHERE id = ? AND epoch = coalesce(?, epoch) AND status IN ({', '.join('?' * len(allowed))})",
+            (now, runner, rows.exact(id), epoch, *allowed),
         )
     except sqlite3.IntegrityError:
         return None
@@ -122,6 +133,23 @@ def claim(connection: sqlite3.Connection, id: str, from_status: Sequence[Status]
     if row is None:
         raise rows.missing(connection, "interaction", id)
     return rows.interaction(row) if taken else None
+
+
+def take_queued(connection: sqlite3.Connection, id: str, was: str | None, runner: str | None) -> bool:
+    """Give a queued interaction to another runner."""
+    done = connection.execute(
+        "UPDATE interactions SET runner = ? WHERE id = ? AND status = 'queued' AND runner IS ?",
+        (runner, rows.exact(id), was),
+    )
+    return done.rowcount == 1
+
+
+def ask_cancel(connection: sqlite3.Connection, id: str, now: float) -> None:
+    """Note that somebody wants it cancelled."""
+    connection.execute(
+        "UPDATE interactions SET cancel_asked_at = coalesce(cancel_asked_at, ?) WHERE id = ? AND finished_at IS NULL",
+        (now, rows.exact(id)),
+    )
 
 
 def append(
@@ -135,6 +163,18 @@ def append(
     connection.execute("UPDATE interactions SET steps = steps + ?, pending = ? WHERE id = ?", (len(steps), pending, id))
     _insert_steps(connection, id, row[2], steps)
     return row[2]
+
+
+def requeue(connection: sqlite3.Connection, id: str, epoch: int, pending: str | None) -> Interaction:
+    """Put it back into its session's line."""
+    row = connection.execute(f"SELECT {rows.INTERACTION} FROM interactions WHERE id = ?", (rows.exact(id),)).fetchone()
+    if row is None:
+        raise rows.missing(connection, "interaction", id)
+    found = rows.interaction(row)
+    _fence(id, epoch, found.epoch, found.status)
+    connection.execute("UPDATE interactions SET status = 'queued', pending = ? WHERE id = ?", (pending, id))
+    found.status = "queued"
+    return found
 
 
 def settle(
@@ -241,10 +281,12 @@ def _fence(id: str, epoch: int | None, current: int, status: Status) -> None:
         )
 
 
-def _session_gone(connection: sqlite3.Connection, id: str) -> InteractdError:
-    row = connection.execute("SELECT expires_at FROM sessions WHERE id = ?", (id,)).fetchone()
+def _session_gone(connection: sqlite3.Connection, id: str, now: float) -> InteractdError:
+    row = connection.execute("SELECT expires_at, head FROM sessions WHERE id = ?", (id,)).fetchone()
     if row is None:
         return rows.missing(connection, "session", id)
+    if row[0] is None or row[0] > now:
+        return Conflict(f"session {id} has another head by now", repair="Read it again.", id=id, head=row[1])
     return Expired(
         f"session {id} has expired",
         repair="Start a new one with create_session, or fork_session to go on from it while it is still kept.",
