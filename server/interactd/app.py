@@ -271,4 +271,5 @@ def _engine_settings(paths: Paths, config: Config) -> EngineSettings:
         max_input_bytes=limits.input_bytes,
         max_output_bytes=limits.output_bytes,
         thinking_level=config.defaults.thinking_level,
+        approvals=config.approvals or None,
     )

@@ -15,8 +15,8 @@ from interactd.errors import (
     Conflict,
     InteractdError,
     InvalidArgument,
+    KeyRefused,
     NotFound,
-    ProviderUnavailable,
     UnknownModel,
 )
 from interactd.nouns import Caller
@@ -43,7 +43,8 @@ async def test_a_due_time_starts_one_turn_in_a_session_of_its_own(tmp_path: Path
         result = await r.engine.get_interaction(done.interaction_id or "")
         assert result.interaction.background
         assert result.session.title == "Tidying"
-        assert result.session.labels == {"kind": "tidy"}
+        assert result.session.labels == {"kind": "tidy", "trigger": trigger.id}
+        assert done.work == {}
         assert result.session.ttl_s == 7 * 86_400
         after = await r.schedules.get_trigger(trigger.id)
         assert after.next_run_at == (trigger.next_run_at or 0) + 300
@@ -213,7 +214,7 @@ async def _nothing_to_cancel(r: Rig) -> bool:
 
 async def test_too_many_failures_in_a_row_stop_the_trigger_and_a_success_forgives(tmp_path: Path) -> None:
     model = ScriptedModel()
-    broken = ProviderUnavailable("it is down")
+    broken = KeyRefused("it is down")
     async with rig(tmp_path, model=model) as r:
         trigger = await r.trigger(max_consecutive_failures=2)
         model.script([broken], "fine", [broken], [broken])
@@ -223,11 +224,11 @@ async def test_too_many_failures_in_a_row_stop_the_trigger_and_a_success_forgive
         runs = await r.executions(trigger.id)
         assert [one.status for one in runs] == ["failed", "completed", "failed", "failed"]
         assert runs[0].error is not None
-        assert runs[0].error["code"] == "provider_unavailable"
+        assert runs[0].error["code"] == "key_refused"
         stopped = await r.schedules.get_trigger(trigger.id)
         assert (stopped.status, stopped.next_run_at, stopped.consecutive_failure_count) == ("error", None, 2)
         assert stopped.error is not None
-        assert stopped.error["code"] == "provider_unavailable"
+        assert stopped.error["code"] == "key_refused"
         status = (await r.engine.status())["schedules"]
         assert status["in_error"] == [{"id": trigger.id, "display_name": None}]
         await until(lambda: _holds_nothing(r))

@@ -19,7 +19,7 @@ from durable.kit import QUICK, Got, Receiver, Rig, receiver, rig, status, until
 from engine.kit import ScriptedModel, called, ended
 from interactd.durable.settings import DurableSettings
 from interactd.durable.webhooks.delivering import retry_in
-from interactd.errors import Conflict, InteractdError, InvalidArgument, NotFound, ProviderUnavailable
+from interactd.errors import Conflict, InteractdError, InvalidArgument, KeyRefused, NotFound
 from interactd.nouns import Caller
 
 pytestmark = pytest.mark.anyio
@@ -76,7 +76,7 @@ async def test_the_end_of_an_interaction_is_told_thin_signed_and_logged(tmp_path
     ("answer", "event", "code"),
     [
         ("fine", "interaction.completed", None),
-        ([ProviderUnavailable("it is down")], "interaction.failed", "provider_unavailable"),
+        ([KeyRefused("it is down")], "interaction.failed", "key_refused"),
         (ended("length"), "interaction.incomplete", "max_output_tokens"),
     ],
 )
@@ -107,7 +107,7 @@ async def test_a_question_and_a_cancel_are_told_too(tmp_path: Path) -> None:
 
 async def test_a_trigger_that_failed_is_told_of_with_how_it_stands(tmp_path: Path) -> None:
     model = ScriptedModel()
-    model.script([ProviderUnavailable("down")])
+    model.script([KeyRefused("down")])
     async with rig(tmp_path, model=model) as r, receiver() as to:
         await hook(r, to, subscribed_events=["trigger.failed"])
         trigger = await r.trigger(max_consecutive_failures=1)
@@ -117,7 +117,7 @@ async def test_a_trigger_that_failed_is_told_of_with_how_it_stands(tmp_path: Pat
         assert got.json["type"] == "trigger.failed"
         assert data["id"] == trigger.id
         assert data["execution_id"] == run.id
-        assert (data["trigger_status"], data["error_code"]) == ("error", "provider_unavailable")
+        assert (data["trigger_status"], data["error_code"]) == ("error", "key_refused")
 
 
 async def test_only_those_who_asked_are_told(tmp_path: Path) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, model_validator
 
+from interactd.approvals import Malformed, clean
 from interactd.config.durations import seconds
 from interactd.nouns import ThinkingLevel
 
@@ -195,6 +196,14 @@ class Limits(Section):
     output_bytes: Annotated[int, Field(ge=1024, le=256 * 1024 * 1024)] = 8 * 1024 * 1024
 
 
+def _approvals(given: object) -> dict[str, Any]:
+    try:
+        return clean(given) or {}
+    except Malformed as error:
+        where = error.where("").lstrip(".")
+        raise ValueError(f"{where}: {error.problem}" if where else error.problem) from None
+
+
 def _provider_names(given: dict[str, Provider]) -> dict[str, Provider]:
     for name in given:
         if name in RESERVED or not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,39}", name):
@@ -218,5 +227,7 @@ class Config(Section):
     retention: Retention = Retention()
     webhooks: Webhooks = Webhooks()
     limits: Limits = Limits()
+    approvals: Annotated[dict[str, Any], PlainValidator(_approvals)] = Field(default_factory=dict[str, Any])
+    """What every agent has to ask before doing, or need not ask: the only place that may loosen a policy."""
     file: str | None = Field(default=None, exclude=True)
     """Where it was read from; `None` when there is no file. Not a setting."""

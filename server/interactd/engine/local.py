@@ -12,7 +12,8 @@ from interactd.agents.port import AgentDefinition, AgentProblem, Agents
 from interactd.builtins.port import BuiltinTool
 from interactd.builtins.web import Fetcher
 from interactd.durable.port import Schedules
-from interactd.engine import artifacts, respond, sessions, turns, waiting
+from interactd.engine import artifacts, inbox, respond, sessions, turns, waiting
+from interactd.engine.approvals.deadlines import keep_deadlines
 from interactd.engine.archive.answers import Exported, Imported, Progress
 from interactd.engine.archive.service import ArchiveService
 from interactd.engine.checks.arguments import check_limit
@@ -23,7 +24,7 @@ from interactd.engine.dispatch.queue import Queue
 from interactd.engine.dispatch.recovery import adopt
 from interactd.engine.dispatch.runners.keeper import Keeper
 from interactd.engine.dispatch.sweeper import sweep_for_ever
-from interactd.engine.port import Event, Result
+from interactd.engine.port import Event, Inbox, Result
 from interactd.engine.retention.clock import ClockWatch
 from interactd.engine.retention.settings import RetentionSettings
 from interactd.engine.retention.storage import storage, vacuum
@@ -86,12 +87,11 @@ class LocalEngine:
         self._retention = retention or RetentionSettings()
         self._tending = Tending(self._core, self._queue, self._retention)
         self._archive = ArchiveService(self._core)
-        self._tender: asyncio.Task[None] | None = None
         self._keeper = Keeper(self._core, self._queue)
         self._schedules = schedules
         if schedules is not None:
             schedules.attach(TriggeredTurns(self._core, self))
-        self._sweeper: asyncio.Task[None] | None = None
+        self._watches: list[asyncio.Task[None]] = []
         self._started_at = clock()
 
     # -- life ------------------------------------------------------------------------------------------------
@@ -105,8 +105,11 @@ class LocalEngine:
         await self._archive.start(alone=not self._core.others.live)
         await self._core.look_at_clock()
         await adopt(self._core, self._queue)
-        self._tender = asyncio.create_task(self._tending.for_ever(), name="retention")
-        self._sweeper = asyncio.create_task(sweep_for_ever(self._core, self._queue, self._keeper), name="sweeper")
+        self._watches = [
+            asyncio.create_task(sweep_for_ever(self._core, self._queue, self._keeper), name="sweeper"),
+            asyncio.create_task(keep_deadlines(self._core, self._queue), name="deadlines"),
+            asyncio.create_task(self._tending.for_ever(), name="retention"),
+        ]
         if self._schedules is not None:
             await self._schedules.start()
 
@@ -143,12 +146,10 @@ class LocalEngine:
     async def aclose(self) -> None:
         """Stop everything, as `drain(0)` does, and close the catalog and the store. Idempotent."""
         await self.drain(0)
-        for task in (self._sweeper, self._tender):
-            if task is not None:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
-        self._sweeper = self._tender = None
+        for watch in self._watches:
+            watch.cancel()
+        await asyncio.gather(*self._watches, return_exceptions=True)
+        self._watches = []
         await self._archive.aclose()
         await self._keeper.aclose()
         await self._core.finished(_LAST_WRITES_S)
@@ -179,7 +180,7 @@ class LocalEngine:
         title: str | None = None,
         labels: dict[str, str] | None = None,
         budget: Json | None = None,
-        approvals: Json | None = None,
+        approvals: str | Json | None = None,
         idempotency_key: str | None = None,
         caller: Caller = LOCAL,
     ) -> Session:
@@ -278,7 +279,7 @@ class LocalEngine:
         tools: list[Json] | None = None,
         background: bool = False,
         budget: Json | None = None,
-        approvals: Json | None = None,
+        approvals: str | Json | None = None,
         dispatch: Json | None = None,
         if_busy: Literal["conflict", "queue"] = "conflict",
         idempotency_key: str | None = None,
@@ -330,6 +331,12 @@ class LocalEngine:
             await self._core.finish(cancel(self._core, self._queue, interaction))
             interaction, session = await self._core.interaction(interaction.id, caller)
         return await waiting.read(self._core, self._queue, interaction, session)
+
+    async def cancel_all(self, *, session_id: str | None = None, caller: Caller = LOCAL) -> list[str]:
+        return await inbox.cancel_all(self._core, self._queue, session_id, caller)
+
+    async def inbox(self, *, session_id: str | None = None, limit: int = 50, caller: Caller = LOCAL) -> Inbox:
+        return await inbox.look(self._core, self._queue, session_id, limit, caller)
 
     async def get_interaction(self, interaction_id: str, *, caller: Caller = LOCAL) -> Result:
         interaction, session = await self._core.interaction(interaction_id, caller)
@@ -447,6 +454,7 @@ class LocalEngine:
             "queued": self._queue.queued,
             "dispatch": self._queue.dispatcher.health(),
             "unread": await core.store.count_unread(owner=caller.owner),
+            "waiting": (await core.store.list_interactions("waiting", owner=caller.owner, limit=1))[1],
             "store": await core.store.stats(),
             "auto": await core.catalog.explain_auto(connection=caller.connection),
             "home": core.settings.home,

@@ -90,7 +90,7 @@ class Webhooks:
             "command": command is not None,
             "desktop": bool(desktop),
         }
-        kinds = [one for one, given in asked.items() if given]
+        kinds: list[SinkKind] = [one for one, given in asked.items() if given]
         if len(kinds) != 1:
             given = " and ".join(kinds) or "none"
             raise InvalidArgument(f"uri, command, desktop: expected exactly one of the three, got {given}", field="uri")

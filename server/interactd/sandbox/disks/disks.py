@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import fcntl
 import logging
 import os
 import shutil
@@ -56,6 +57,8 @@ class _Disk:
     rooms: Rooms | None = None
     device: int = 0
     """The number of what is mounted: its folder may have been renamed meanwhile."""
+    held: int = -1
+    """A descriptor of the image, locked: no other daemon takes the disk for one that nobody uses."""
     users: int = 0
     left: asyncio.Event = field(default_factory=asyncio.Event)
     used_at: float = 0.0
@@ -88,24 +91,14 @@ class Disks:
         return self._why
 
     def _try(self) -> str | None:
-        if not sys.platform.startswith("linux") or os.geteuid() != 0:
-            return "only root may mount"
-        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder = self._root / f".try-{os.getpid()}-{os.urandom(4).hex()}"
-        try:
-            # First: what is mounted before would be covered by it.
-            loops.share(self._root.resolve())
-            folder.mkdir(mode=0o700)
+        if (why := cannot(self._root)) is None:
             try:
-                _make(folder, 4)
-                (folder / DISK / "ws" / "x").write_bytes(b"x")
-                return None
-            finally:
-                _drop(folder)
-                shutil.rmtree(folder, ignore_errors=True)
-        except OSError as error:
-            log.info("no disk images: %s", error)
-            return f"a disk image cannot be made or mounted: {error.strerror or error}"
+                loops.share(self._root.resolve())
+            except OSError as error:
+                why = f"mounts cannot be shared: {error.strerror}"
+        if why is not None:
+            log.info("environments are plain folders, their size is watched: %s", why)
+        return why
 
     # -- one environment ---------------------------------------------------------------------------------------------
     async def make(self, id: str, folder: Path, disk_mb: int) -> Rooms:
@@ -155,7 +148,7 @@ class Disks:
         disk = self._disks.setdefault(id, _Disk())
         async with disk.lock:
             if disk.rooms is None:
-                disk.rooms = await self._attached(id, disk_mb)
+                disk.rooms, disk.held = await self._attached(id, disk_mb)
                 disk.device = disk.rooms.device
             disk.users += 1
         try:
@@ -177,8 +170,9 @@ class Disks:
                         disk.left.clear()
                         await disk.left.wait()
             rooms, disk.rooms = disk.rooms, None
+            held, disk.held = disk.held, -1
             if rooms is not None and rooms.quota is not None:
-                await _through(lambda: _detach(disk.device))
+                await _through(lambda: _left(held, disk.device))
         if self._disks.get(id) is disk and disk.rooms is None and not disk.users:
             del self._disks[id]
 
@@ -207,14 +201,18 @@ class Disks:
         if not sys.platform.startswith("linux") or os.geteuid() != 0:
             return 0
         root, count = self._root.resolve(), 0
+        in_use = False
         for one in loops.mounts_below(root):
+            if (one.target == root and in_use) or _in_use(one.target.parent / IMAGE):
+                in_use = True
+                continue
             loops.thaw(one.target)
             try:
                 loops.unmount(one.target, 0.2)
                 count += 1
             except OSError as error:
                 log.warning("%s could not be unmounted: %s", one.target, error)
-        return count + loops.release_below(root)
+        return count + loops.release_below(root, unless=_in_use)
 
     # -- inside ------------------------------------------------------------------------------------------------------
     async def _begin(self, id: str, folder: Path, work: Callable[[], Rooms]) -> Rooms:
@@ -222,20 +220,22 @@ class Disks:
         async with disk.lock:
             disk.rooms = await _through(work)
             disk.device = disk.rooms.device
+            if disk.rooms.quota is not None:
+                disk.held = _hold(disk.rooms.quota.image)
             disk.used_at = self._clock()
             return disk.rooms
 
-    async def _attached(self, id: str, disk_mb: int) -> Rooms:
+    async def _attached(self, id: str, disk_mb: int) -> tuple[Rooms, int]:
         folder = self._root / id
         if not (folder / IMAGE).exists():
-            return _plain(folder)
+            return _plain(folder), -1
         if (why := await self.why_not()) is not None and self._images:
             raise SandboxUnavailable(
                 f"the files of environment {id} are in a disk image, and it cannot be mounted: {why}",
                 repair="Start the daemon as root, as when the environment was made; or use another environment.",
             )
         try:
-            return await _through(lambda: _attach(folder, disk_mb))
+            return await _through(lambda: _held(folder, disk_mb))
         except OSError as error:
             kind = StorageFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageError
             raise kind(
@@ -244,6 +244,25 @@ class Disks:
                 if kind is StorageFull
                 else f"Its image is {folder / IMAGE}; nothing in it was changed.",
             ) from error
+
+
+def cannot(parent: Path) -> str | None:
+    """Make and mount an image in a folder, and say why that is impossible; None when it worked. Blocking, 10 ms."""
+    if not sys.platform.startswith("linux") or os.geteuid() != 0:
+        return "only root may mount"
+    parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = parent / f".try-{os.getpid()}-{os.urandom(4).hex()}"
+    try:
+        folder.mkdir(mode=0o700)
+        try:
+            _make(folder, 4)
+            (folder / DISK / "ws" / "x").write_bytes(b"x")
+            return None
+        finally:
+            _drop(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        return f"a disk image cannot be made or mounted: {error.strerror or error}"
 
 
 async def _through(work: Callable[[], T]) -> T:
@@ -318,6 +337,51 @@ def _attach(folder: Path, disk_mb: int) -> Rooms:
             image.check(there, force=True)
             _mount(folder)
     return _rooms(folder, image=True)
+
+
+def _hold(there: Path) -> int:
+    """Take a share of an image's lock. It goes with this process, however that ends."""
+    fd = os.open(there, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    fcntl.flock(fd, fcntl.LOCK_SH)
+    return fd
+
+
+def _held(folder: Path, disk_mb: int) -> tuple[Rooms, int]:
+    fd = _hold(folder / IMAGE)
+    try:
+        return _attach(folder, disk_mb), fd
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _left(held: int, device: int) -> None:
+    """Unmount, unless another daemon is using it too: then that one does so at last."""
+    try:
+        if _alone(held):
+            _detach(device)
+    finally:
+        os.close(held)
+
+
+def _alone(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _in_use(there: Path) -> bool:
+    """Whether a daemon that lives has this image mounted."""
+    try:
+        fd = os.open(there, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        return not _alone(fd)
+    finally:
+        os.close(fd)
 
 
 def _mount(folder: Path) -> None:

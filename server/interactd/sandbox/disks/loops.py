@@ -14,7 +14,7 @@ import os
 import stat
 import struct
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -217,12 +217,14 @@ def _plain(word: str) -> str:
     return word
 
 
-def release_below(root: Path) -> int:
-    """Detach every loop device whose backing file is (or was) beneath a folder; returns how many."""
+def release_below(root: Path, unless: Callable[[Path], bool]) -> int:
+    """Detach every loop device whose backing file is (or was) beneath a folder, unless that is said to be in use;
+    returns how many."""
     count = 0
     for entry in Path("/sys/block").glob("loop*/loop/backing_file"):
         with contextlib.suppress(OSError):
-            if not entry.read_text().startswith(f"{root}/"):
+            backing = entry.read_text().rstrip("\n")
+            if not backing.startswith(f"{root}/") or unless(Path(backing)):
                 continue
             fd = os.open(f"/dev/{entry.parent.parent.name}", os.O_RDONLY | os.O_CLOEXEC)
             try:

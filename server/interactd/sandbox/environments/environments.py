@@ -176,6 +176,8 @@ class LocalEnvironments:
             "env": wanted.env if wanted.env is not None else kept.get("env") or {},
             "network": wanted.network if wanted.network_given else kept.get("network"),
             "limits": wanted.limits if wanted.limits is not None else kept.get("limits") or {},
+            # A fork can only be stricter: its files are the other one's.
+            "approvals": [*(kept.get("approvals") or []), *([wanted.approvals] if wanted.approvals else [])],
             "mounts": [
                 *(kept.get("mounts") or []),
                 *(
@@ -449,13 +451,14 @@ class LocalEnvironments:
         return await self._kept.collect()
 
     async def launchers(self) -> list[Json]:
+        quota = await self._disks.why_not() is None
         return [
             {
                 "launcher": found.launcher,
                 "usable": found.usable,
                 "why": found.why,
                 "fix": found.fix,
-                "isolation": None if found.isolation is None else found.isolation.as_dict(),
+                "isolation": isolation.as_dict() if (isolation := found.isolation_with(quota=quota)) else None,
             }
             for found in await self._launchers.capabilities()
         ]

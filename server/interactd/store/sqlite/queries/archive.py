@@ -227,7 +227,7 @@ def _environment(given: Json, made: dict[str, Any]) -> None:
     del made
     _shape(given, "body", dict)
     body: Json = given.get("body") or {}
-    if extra := sorted(set(body) - {"sources", "env", "network", "limits", "made_for", "withheld"}):
+    if extra := sorted(set(body) - {"sources", "env", "network", "limits", "approvals", "made_for", "withheld"}):
         raise BadRecord(f"body: unknown field {extra[0][:60]!r}")
     _shape(body, "sources", list)
     check_id("session", "body.made_for", body.get("made_for"))

@@ -98,7 +98,8 @@ def settled(db: sqlite3.Connection, interaction: Interaction, now: float) -> boo
 def failed_to_start(db: sqlite3.Connection, id: str, error: Json, now: float) -> bool:
     """End one that no turn could be started for."""
     done = db.execute(
-        f"UPDATE trigger_executions SET status = 'failed', error = ?, finished_at = ? WHERE id = ? AND {UNSTARTED}",
+        "UPDATE trigger_executions SET status = 'failed', error = ?, finished_at = ?, work = '{}'"
+        f" WHERE id = ? AND {UNSTARTED}",
         (rows.dump(error), now, rows.exact(id)),
     )
     if done.rowcount == 0:
@@ -170,6 +171,7 @@ def _share(db: sqlite3.Connection, trigger_id: str, execution_id: str, environme
 
 def _end(db: sqlite3.Connection, id: str, status: str, error: Json | None, now: float) -> None:
     db.execute(
-        "UPDATE trigger_executions SET status = ?, error = ?, finished_at = ? WHERE id = ?",
+        # What it was to do is with its interaction, and goes when that is deleted.
+        "UPDATE trigger_executions SET status = ?, error = ?, finished_at = ?, work = '{}' WHERE id = ?",
         (status, None if error is None else rows.dump(error), now, id),
     )

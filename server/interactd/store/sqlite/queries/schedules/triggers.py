@@ -149,7 +149,7 @@ def _place(db: sqlite3.Connection, execution: Execution, overlap: str) -> None:
     if overlap == "queue" and waiting < MAX_QUEUED:
         execution.status = "queued"
         return
-    execution.status, execution.finished_at = "skipped", execution.created_at
+    execution.status, execution.finished_at, execution.work = "skipped", execution.created_at, {}
     execution.reason = "queue_full" if overlap == "queue" else "overlap"
     execution.details = {"execution_id": running[0]}
 
@@ -157,7 +157,7 @@ def _place(db: sqlite3.Connection, execution: Execution, overlap: str) -> None:
 def skip_queued(db: sqlite3.Connection, trigger_id: str, reason: str, now: float) -> None:
     """Drop what waits in line for a trigger."""
     db.execute(
-        "UPDATE trigger_executions SET status = 'skipped', reason = ?, finished_at = ?"
+        "UPDATE trigger_executions SET status = 'skipped', reason = ?, finished_at = ?, work = '{}'"
         " WHERE trigger_id = ? AND status = 'queued'",
         (reason, now, rows.exact(trigger_id)),
     )
