@@ -42,6 +42,9 @@ async def test_imported_sessions_are_found_read_gone_on_with_and_forked(tmp_path
     async with home(tmp_path / "b") as it:
         await imported(it, file)
         after = await it.engine.transcript(ids["plain"])
+        for turn in (*before[1], *after[1]):
+            # Whose claim it was says nothing on another machine.
+            turn.interaction.runner = None
         assert after == before
         assert [hit.session_id for hit in (await it.engine.search("gamma")).items] == [ids["plain"]]
         assert (await it.engine.search("alpha", session_id=ids["fork"])).items[0].session_id == ids["fork"]
@@ -167,7 +170,6 @@ async def test_a_dry_run_keeps_nothing(tmp_path: Path) -> None:
         done = await imported(it, file, dry_run=True)
         assert done.counts["sessions"] == 4
         assert (await it.store.stats())["sessions"] == (await it.store.stats())["steps"] == 0
-        assert sorted(p.name for p in (tmp_path / "b").iterdir() if p.is_dir()) == ["imports"]
         assert list((tmp_path / "b" / "imports").iterdir()) == []
 
 
