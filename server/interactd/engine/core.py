@@ -15,6 +15,7 @@ from interactd.builtins.web import Fetcher
 from interactd.engine.dispatch.runners.lease import Lease
 from interactd.engine.dispatch.runners.others import Others
 from interactd.engine.events import Hub
+from interactd.engine.money.money import Money, MoneySettings
 from interactd.engine.run.history import History
 from interactd.engine.settings import EngineSettings
 from interactd.errors import Deleted, Expired, InteractdError, InvalidArgument, NotFound, Overloaded
@@ -42,6 +43,7 @@ class Core:
         environments: Environments | None = None,
         fetcher: Fetcher | None = None,
         extra_tools: Sequence[BuiltinTool] = (),
+        money: MoneySettings | None = None,
     ) -> None:
         self.agents = agents
         self.environments = environments
@@ -53,6 +55,7 @@ class Core:
         self.catalog = catalog
         self.settings = settings
         self.clock = clock
+        self.money = Money(lambda: store.ledger, money or MoneySettings(), clock)
         self.hub = Hub()
         self.lease = Lease(store, settings)
         self.others = Others(store, self.lease.id)

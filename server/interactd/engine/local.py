@@ -20,6 +20,7 @@ from interactd.engine.dispatch.queue import Queue
 from interactd.engine.dispatch.recovery import adopt
 from interactd.engine.dispatch.runners.keeper import Keeper
 from interactd.engine.dispatch.sweeper import sweep_for_ever
+from interactd.engine.money.money import MoneySettings
 from interactd.engine.port import Event, Result
 from interactd.engine.settings import EngineSettings
 from interactd.errors import StorageError, StorageFull
@@ -43,6 +44,7 @@ class LocalEngine:
         environments: where agents work; started by `start`, closed by `aclose`.
         fetcher: the web, for url_fetch and http hooks.
         extra_tools: tools that an agent's manifest may name besides the built-in ones.
+        money: prices, the day's budget; without it no model but those of this machine has a price of its own.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class LocalEngine:
         environments: Environments | None = None,
         fetcher: Fetcher | None = None,
         extra_tools: Sequence[BuiltinTool] = (),
+        money: MoneySettings | None = None,
     ) -> None:
         self._core = Core(
             store,
@@ -66,6 +69,7 @@ class LocalEngine:
             environments=environments,
             fetcher=fetcher,
             extra_tools=extra_tools,
+            money=money,
         )
         self._queue = Queue(self._core)
         self._keeper = Keeper(self._core, self._queue)

@@ -31,11 +31,12 @@ from interactd.engine.agents.shown import AgentChannel
 from interactd.engine.agents.stay import Stay
 from interactd.engine.agents.steps import QUESTION, answer_of, function_of, open_calls, own_result, question, rounds
 from interactd.engine.agents.toolbox import Toolbox, python_of
+from interactd.engine.money.money import agents_budgets
 from interactd.engine.run.draft import Draft
 from interactd.engine.run.history import Frame, estimate_request, instruction_of, tools_of
 from interactd.engine.run.note import Note
 from interactd.engine.run.outcome import unanswered
-from interactd.engine.run.runner import Run, generated, plus
+from interactd.engine.run.runner import Run, ended_as, generated, plus
 from interactd.errors import (
     Deleted,
     Expired,
@@ -87,6 +88,7 @@ class AgentRun(Run):
         """Run in the environment, and leave it whatever happens."""
         try:
             definition = await self._definition()
+            self.purse.budgets = agents_budgets(definition.budget)
             workspace = await self._arrive(definition)
             if workspace is None:
                 await self._stopped()
@@ -143,6 +145,7 @@ class AgentRun(Run):
         self._workspace = workspace
         await self._place(environment_id, workspace.isolation.as_dict())
         self._since = asyncio.get_running_loop().time()
+        self.purse.enter()
         return workspace
 
     async def _environment(self, definition: AgentDefinition) -> str:
@@ -182,6 +185,7 @@ class AgentRun(Run):
                 log.error("%s: its files could not be kept: %s", self.interaction.id, error)
         if stay is not None:
             await stay.end()
+        self.purse.leave()
 
     async def _settle(
         self,
@@ -297,20 +301,20 @@ class AgentRun(Run):
                 failure = error
         finished = draft.finished
         if failure is not None and not self._stop:
-            return Ending("failed", draft.partial(), failure.as_dict())
+            return Ending(ended_as(failure.as_dict()), draft.partial(), failure.as_dict())
         if finished is not None:
             return await self._take(draft, finished, toolbox)
         if self._stop:
             return await self._stopped_short(draft.partial())
         if scope.cancelled_caught:
-            return Ending("incomplete", draft.partial(), time_exceeded(limits))
+            return self._out_of_time(limits, draft.partial())
         return Ending("incomplete", draft.partial(), too_large(), "length")
 
     async def _take(self, draft: Draft, finished: Finished, toolbox: Toolbox) -> Ending | None:
         """Journal an answer, with the calls that are made next; or end the turn with it."""
         usage = plus(self._note.usage, finished.usage or self._estimated(draft))
         must_call = self.interaction.generation_config.tool_choice == "any"
-        verdict = judged(draft.partial(), finished, self._own, toolbox, must_call=must_call)
+        verdict = self.purse.judged(judged(draft.partial(), finished, self._own, toolbox, must_call=must_call))
         goes_on = verdict.status in (None, "requires_action")
         code = (verdict.error or {}).get("code")
         if code == "empty_answer" and rounds(self._own) and not self._empty:
@@ -351,6 +355,10 @@ class AgentRun(Run):
         self._left = True
         await self._write_note(self._tick(replace(self._note, handed_over=True)))
         return None
+
+    def _out_of_time(self, limits: RunLimits, steps: Sequence[Step] = ()) -> Ending:
+        over = self.purse.over
+        return Ending("budget_exceeded", steps, over) if over else Ending("incomplete", steps, time_exceeded(limits))
 
     # -- calling ---------------------------------------------------------------------------------------------
     async def _settle_doubts(self, toolbox: Toolbox) -> None:
@@ -413,7 +421,7 @@ class AgentRun(Run):
         elif batch.failure is not None:
             why, ending = batch.failure.message, Ending("failed", error=batch.failure.as_dict())
         else:
-            why, ending = "the time for this run is over", Ending("incomplete", error=time_exceeded(limits))
+            why, ending = "the time for this run is over", self._out_of_time(limits)
         await self._journal(batch.cut_short(why), self._tick(replace(self._note, flight=())))
         return ending
 
@@ -421,8 +429,9 @@ class AgentRun(Run):
     async def _journal(self, steps: Sequence[Step], note: Note) -> None:
         """Commit steps and what happens next, to the disk and before anything else happens."""
         first = generated(self._own)
+        bill = self.purse.bill()
         written = await self._core.store.append(
-            self.interaction.id, self.interaction.epoch, steps, pending=note.as_dict(), durable=True
+            self.interaction.id, self.interaction.epoch, steps, pending=note.as_dict(), durable=True, bill=bill
         )
         self._note = note
         self._own.extend(written)

@@ -11,11 +11,12 @@ import logging
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, Final, Literal, cast
+from typing import Final, Literal, cast
 
 import anyio
 
 from interactd.engine.core import Core
+from interactd.engine.money.purse import Purse
 from interactd.engine.run.draft import Draft
 from interactd.engine.run.history import tools_of
 from interactd.engine.run.note import Note
@@ -65,6 +66,7 @@ class Run:
         self._slots = slots
         self._stop: Stop | None = None
         self._scope: anyio.CancelScope | None = None
+        self.purse = Purse(core.money, interaction, self._cut)
         self.channel = core.hub.open(interaction.id)
         self.channel.attempt = interaction.epoch
         core.refused.pop(interaction.id, None)
@@ -110,6 +112,7 @@ class Run:
             log.error("the outcome of %s cannot be written: %s", self.interaction.id, error)
             self._core.refused[self.interaction.id] = error
         finally:
+            self.purse.close()
             self.done.set()
 
     @property
@@ -168,7 +171,7 @@ class Run:
             await self._outgrown()
             return False
         usage = plus(self._note.usage, finished.usage)
-        verdict = self._judge(draft, finished)
+        verdict = self.purse.judged(self._judge(draft, finished))
         if verdict.status is None and self._note.bad_calls + 1 < self._core.settings.bad_call_limit:
             await self._go_on(verdict, usage)
             return True
@@ -191,7 +194,7 @@ class Run:
             request = await self._request(model, shrink)
             await self._core.lease.check(self.interaction)
             try:
-                async with aclosing(cast("Any", model.stream(request))) as events:
+                async with aclosing(self.purse.stream(model, request)) as events:
                     async for event in events:
                         draft.feed(event)
                         if draft.overflowed:
@@ -249,7 +252,7 @@ class Run:
     async def _go_on(self, verdict: Verdict, usage: Usage | None) -> None:
         note = self._note.next_call(usage, bad=bool(verdict.bad_calls))
         written = await self._core.store.append(
-            self.interaction.id, self.interaction.epoch, verdict.steps, pending=note.as_dict()
+            self.interaction.id, self.interaction.epoch, verdict.steps, pending=note.as_dict(), bill=self.purse.bill()
         )
         self.draft = None
         self._note = note
@@ -260,6 +263,9 @@ class Run:
         self._fenced()
         if self._stop == "hand_over":
             await self._write_note(replace(self._note, handed_over=True))
+            return
+        if self._stop is None and self.purse.over is not None:
+            await self._fail(self.purse.over)
             return
         await self._settle("cancelled", self.draft.partial() if self.draft else (), usage=self._note.usage)
 
@@ -279,10 +285,13 @@ class Run:
 
     async def _fail(self, error: Json) -> None:
         steps = self.draft.partial() if self.draft else ()
-        await self._settle("failed", steps, usage=self._note.usage, error=error)
+        await self._settle(ended_as(error), steps, usage=self._note.usage, error=error)
 
     async def _write_note(self, note: Note) -> None:
-        await self._core.store.append(self.interaction.id, self.interaction.epoch, (), pending=note.as_dict())
+        bill = self.purse.bill(leaving=note.handed_over)
+        await self._core.store.append(
+            self.interaction.id, self.interaction.epoch, (), pending=note.as_dict(), bill=bill
+        )
         self._note = note
 
     async def _settle(
@@ -311,6 +320,7 @@ class Run:
                     finish_reason=finish_reason,
                     # A clock that goes back must not end a run before it began.
                     now=max(self._core.clock(), self.interaction.started_at or 0.0),
+                    bill=self.purse.bill(),
                 )
                 break
             except (StorageFull, StorageError) as refused:
@@ -339,14 +349,24 @@ class Run:
         self._scope = scope = anyio.CancelScope()
         if timeout_s is not None:
             scope.deadline = anyio.current_time() + timeout_s
-        if self._stop is not None:
+        if self._stop is not None or self.purse.over is not None:
             scope.cancel()
         return scope
+
+    def _cut(self) -> None:
+        """A budget in seconds ran out."""
+        if self._scope is not None:
+            self._scope.cancel()
 
 
 def generated(steps: Sequence[Step]) -> int:
     """How many of the steps are not the user's: indexes of events count those."""
     return sum(step.type != "user_input" for step in steps)
+
+
+def ended_as(error: Json) -> Status:
+    """What a turn that ends with this error is: one that ran out of budget has not failed."""
+    return "budget_exceeded" if error.get("code") == "budget_exceeded" else "failed"
 
 
 def plus(a: Usage | None, b: Usage | None) -> Usage | None:
