@@ -12,7 +12,6 @@ from typing import Any, Literal, Protocol
 
 from interactd.nouns import GenerationConfig, Json
 
-Policy = Literal["always_allow", "always_ask"]
 Origin = Literal["built-in", "config", "project"]
 DEFAULT_AGENT = "antigravity"
 BUILTIN_TOOLS = ("code_execution", "files", "url_fetch")
@@ -76,6 +75,8 @@ class AgentDefinition:
     budget: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """What its turns of one day may cost together, `{"usd", "tokens", "steps", "seconds"}`, and in `turn`, of the same
     shape, each of them."""
+    approvals: tuple[Json, ...] = ()
+    """What it has to ask before doing (`interactd.approvals`): each of these policies holds."""
     skills: tuple[Skill, ...] = ()
     hooks: Mapping[str, Any] = field(default_factory=dict[str, Any])
     origin: Origin = "built-in"

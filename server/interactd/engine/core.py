@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from interactd.agents.port import Agents
 from interactd.builtins.port import BuiltinTool
+from interactd.builtins.tools import GROUPS, NAMES
 from interactd.builtins.web import Fetcher
 from interactd.engine.dispatch.runners.lease import Lease
 from interactd.engine.dispatch.runners.others import Others
@@ -66,8 +67,15 @@ class Core:
         """Nothing runs here any more."""
         self.refused: dict[str, InteractdError] = {}
         """Interactions in progress whose outcome the disk refuses, and why."""
+        self.asked = asyncio.Event()
+        """Set when a run begins to wait for answers that have a deadline."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+
+    @property
+    def tool_names(self) -> frozenset[str]:
+        """The names that tools of agents go by in policies, and their groups'."""
+        return frozenset((*NAMES, *GROUPS, *(tool.name for tool in self.extra_tools)))
 
     async def finish(self, work: Coroutine[Any, Any, T]) -> T:
         """Do `work` as a task of the engine's own: the caller may be cancelled, the work goes on to its end."""

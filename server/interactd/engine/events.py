@@ -24,7 +24,7 @@ from interactd.nouns import Interaction, Json, Step
 # Together less than 53 bits: JSON's numbers are exact that far for every reader.
 _STEP: Final = 1 << 32
 _ATTEMPT: Final = 1 << 22
-_ATTEMPTS: Final = _STEP // _ATTEMPT - 1
+_ATTEMPTS: Final = _STEP // _ATTEMPT - 2
 
 
 @dataclass(slots=True)
@@ -54,7 +54,18 @@ class Channel:
 
     def status(self, interaction: Interaction) -> None:
         """Publish `interaction.status`."""
-        self._add("interaction.status", status_data(interaction))
+        entry = self._add("interaction.status", status_data(interaction), wake=False)
+        # Where it rests is told under one number, after all that any attempt may have told before.
+        if interaction.terminal:
+            entry.seq = (self._steps + 1) * _STEP - 1
+        elif interaction.status == "requires_action":
+            entry.seq = (self._steps + 1) * _STEP - 2
+        self._wake()
+
+    def rests(self, interaction: Interaction) -> None:
+        """Publish the status of an interaction that nobody runs, also to those who have all of its attempt's events."""
+        self._events = _ATTEMPT - 2
+        self.status(interaction)
 
     def start(self, index: int, type_: str, head: Json) -> None:
         """Publish `step.start`."""
@@ -85,6 +96,10 @@ class Channel:
         """
         for step in steps:
             if step.type == "user_input":
+                continue
+            if first < self._steps:
+                # A run that is tried again tells nothing twice.
+                first += 1
                 continue
             if self._begun.get(first) != step.type:
                 self.start(first, step.type, head_of(step))
@@ -126,7 +141,7 @@ class Channel:
             self._readers.discard(wake)
 
     def _add(self, type_: str, data: Json, *, wake: bool = True) -> _Entry:
-        self._events = min(self._events + 1, _ATTEMPT - 1)
+        self._events += self._events < _ATTEMPT - 1
         seq = self._steps * _STEP + min(self.attempt, _ATTEMPTS) * _ATTEMPT + self._events
         self._log.append(entry := _Entry(seq, type_, data))
         if wake:

@@ -11,7 +11,9 @@ from typing import Literal
 from interactd.agents.port import AgentDefinition, AgentProblem, Agents
 from interactd.builtins.port import BuiltinTool
 from interactd.builtins.web import Fetcher
-from interactd.engine import artifacts, respond, sessions, turns, waiting
+from interactd.durable.port import Schedules
+from interactd.engine import artifacts, inbox, respond, sessions, turns, waiting
+from interactd.engine.approvals.deadlines import keep_deadlines
 from interactd.engine.checks.arguments import check_limit
 from interactd.engine.checks.text import check_text
 from interactd.engine.core import Core
@@ -21,8 +23,9 @@ from interactd.engine.dispatch.recovery import adopt
 from interactd.engine.dispatch.runners.keeper import Keeper
 from interactd.engine.dispatch.sweeper import sweep_for_ever
 from interactd.engine.money.money import MoneySettings
-from interactd.engine.port import Event, Result
+from interactd.engine.port import Event, Inbox, Result
 from interactd.engine.settings import EngineSettings
+from interactd.engine.triggered import TriggeredTurns, schedules_of
 from interactd.errors import StorageError, StorageFull
 from interactd.models.port import Catalog, ModelInfo
 from interactd.nouns import LOCAL, Caller, GenerationConfig, Json, Session
@@ -45,6 +48,7 @@ class LocalEngine:
         fetcher: the web, for url_fetch and http hooks.
         extra_tools: tools that an agent's manifest may name besides the built-in ones.
         money: prices, the day's budget; without it no model but those of this machine has a price of its own.
+        schedules: triggers and webhooks; started by `start`, closed by `aclose`.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class LocalEngine:
         fetcher: Fetcher | None = None,
         extra_tools: Sequence[BuiltinTool] = (),
         money: MoneySettings | None = None,
+        schedules: Schedules | None = None,
     ) -> None:
         self._core = Core(
             store,
@@ -73,7 +78,10 @@ class LocalEngine:
         )
         self._queue = Queue(self._core)
         self._keeper = Keeper(self._core, self._queue)
-        self._sweeper: asyncio.Task[None] | None = None
+        self._schedules = schedules
+        if schedules is not None:
+            schedules.attach(TriggeredTurns(self._core, self))
+        self._watches: list[asyncio.Task[None]] = []
         self._started_at = clock()
 
     # -- life ------------------------------------------------------------------------------------------------
@@ -82,10 +90,15 @@ class LocalEngine:
         await self._core.lease.begin(self._core.clock())
         await self._core.others.look()
         if self._core.environments is not None:
-            await self._core.environments.start()
+            await self._core.environments.start(alone=not self._core.others.live)
         self._started_at = self._core.clock()
         await adopt(self._core, self._queue)
-        self._sweeper = asyncio.create_task(sweep_for_ever(self._core, self._queue, self._keeper), name="sweeper")
+        self._watches = [
+            asyncio.create_task(sweep_for_ever(self._core, self._queue, self._keeper), name="sweeper"),
+            asyncio.create_task(keep_deadlines(self._core, self._queue), name="deadlines"),
+        ]
+        if self._schedules is not None:
+            await self._schedules.start()
 
     async def drain(self, timeout_s: float) -> bool:
         """Take no more work; let running model calls finish for `timeout_s`, then stop those that are left.
@@ -94,6 +107,9 @@ class LocalEngine:
         wait stay queued there.
         """
         self._core.handing_over = True
+        self._queue.dispatcher.pause()
+        if self._schedules is not None:
+            await self._schedules.drain()
         loop = asyncio.get_running_loop()
         end = loop.time() + max(0.0, timeout_s)
         for run in self._queue.runs:
@@ -117,13 +133,14 @@ class LocalEngine:
     async def aclose(self) -> None:
         """Stop everything, as `drain(0)` does, and close the catalog and the store. Idempotent."""
         await self.drain(0)
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._sweeper
-            self._sweeper = None
+        for watch in self._watches:
+            watch.cancel()
+        await asyncio.gather(*self._watches, return_exceptions=True)
+        self._watches = []
         await self._keeper.aclose()
         await self._core.finished(_LAST_WRITES_S)
+        if self._schedules is not None:
+            await self._schedules.aclose()
         if self._core.environments is not None:
             await self._core.environments.aclose()
         await self._core.catalog.aclose()
@@ -149,7 +166,7 @@ class LocalEngine:
         title: str | None = None,
         labels: dict[str, str] | None = None,
         budget: Json | None = None,
-        approvals: Json | None = None,
+        approvals: str | Json | None = None,
         idempotency_key: str | None = None,
         caller: Caller = LOCAL,
     ) -> Session:
@@ -244,7 +261,7 @@ class LocalEngine:
         tools: list[Json] | None = None,
         background: bool = False,
         budget: Json | None = None,
-        approvals: Json | None = None,
+        approvals: str | Json | None = None,
         dispatch: Json | None = None,
         if_busy: Literal["conflict", "queue"] = "conflict",
         idempotency_key: str | None = None,
@@ -297,6 +314,12 @@ class LocalEngine:
             interaction, session = await self._core.interaction(interaction.id, caller)
         return await waiting.read(self._core, self._queue, interaction, session)
 
+    async def cancel_all(self, *, session_id: str | None = None, caller: Caller = LOCAL) -> list[str]:
+        return await inbox.cancel_all(self._core, self._queue, session_id, caller)
+
+    async def inbox(self, *, session_id: str | None = None, limit: int = 50, caller: Caller = LOCAL) -> Inbox:
+        return await inbox.look(self._core, self._queue, session_id, limit, caller)
+
     async def get_interaction(self, interaction_id: str, *, caller: Caller = LOCAL) -> Result:
         interaction, session = await self._core.interaction(interaction_id, caller)
         return await waiting.read(self._core, self._queue, interaction, session)
@@ -322,6 +345,10 @@ class LocalEngine:
     @property
     def environments(self) -> Environments:
         return artifacts.environments_of(self._core)
+
+    @property
+    def schedules(self) -> Schedules:
+        return schedules_of(self._schedules)
 
     # -- looking around --------------------------------------------------------------------------------------
     async def search(
@@ -351,8 +378,11 @@ class LocalEngine:
             "uptime_s": max(0.0, core.clock() - self._started_at),
             "busy": self.busy,
             "queued": self._queue.queued,
+            "dispatch": self._queue.dispatcher.health(),
             "unread": await core.store.count_unread(owner=caller.owner),
+            "waiting": (await core.store.list_interactions("waiting", owner=caller.owner, limit=1))[1],
             "store": await core.store.stats(),
             "auto": await core.catalog.explain_auto(connection=caller.connection),
             "home": core.settings.home,
+            **({} if self._schedules is None else {"schedules": await self._schedules.status(caller=caller)}),
         }

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from interactd.agents.port import AgentDefinition, AgentProblem
+from interactd.durable.port import Schedules
 from interactd.models.port import ModelInfo
 from interactd.nouns import LOCAL, Caller, GenerationConfig, Interaction, Json, Session, Step
 from interactd.sandbox.environments_port import Artifact, Environments
@@ -28,15 +29,18 @@ class Result:
     steps: list[Step]
     partial_text: str = ""
     queue_position: int | None = None
+    queue_reason: str | None = None
+    """Why it does not run yet, in a few words; `None` when it does."""
     waiting_for: list[Json] = field(default_factory=list[Json])
     """For requires_action: the calls without a result, `{"id", "name", "arguments"}` and, where it is not a function of
     the caller's but one of the agent's own tools that may not run unasked, `"kind"` and `"question"`:
 
-    - `approval`: the agent's policy wants it allowed first.
+    - `approval`: a policy (the agent's, its environment's, the session's, the turn's) wants it allowed first.
     - `replay`: the daemon died during this call, and nobody knows whether it took effect; shall it run again?
 
-    `question` is the sentence to put to the user. Both are answered through `respond` with `"allow"` or `"deny"`, or
-    with `{"decision": "allow" | "deny", "reason": text?}`; the agent is told the reason.
+    `question` is the sentence to put to the user; `deadline` (UTC) and `default` say until when, and what holds when
+    nobody answers. Both are answered through `respond` with `"allow"` or `"deny"`, or with `{"decision": "allow" |
+    "deny", "scope"?: "call" | "run" | "session", "reason"?: text}`; the agent is told the reason.
     """
     replayed: bool = False
     """True when an idempotency key gave an earlier call's interaction."""
@@ -54,6 +58,19 @@ class Result:
     def isolation(self) -> Json | None:
         """What the run truly had (`Isolation.as_dict()`)."""
         return self.interaction.isolation
+
+
+@dataclass(slots=True)
+class Inbox:
+    """What waits for the caller, oldest first, and how much of it there is in all.
+
+    `unread` are turns that ended in the background and nobody read; `waiting` those that want an answer.
+    """
+
+    unread: list[Interaction]
+    waiting: list[Result]
+    unread_total: int = 0
+    waiting_total: int = 0
 
 
 @dataclass(slots=True)
@@ -101,7 +118,7 @@ class Engine(Protocol):
         title: str | None = None,
         labels: dict[str, str] | None = None,
         budget: Json | None = None,
-        approvals: Json | None = None,
+        approvals: str | Json | None = None,
         idempotency_key: str | None = None,
         caller: Caller = LOCAL,
     ) -> Session:
@@ -112,7 +129,8 @@ class Engine(Protocol):
         With `agent` its turns are that agent's, on `model` when one is given as well (over the agent's own), in
         `environment`: an id, or the body that the first agent turn makes one from.
 
-        `budget` (`Session.budget`) is for all its turns together; `approvals` is the policy of its turns."""
+        `budget` (`Session.budget`) is for all its turns together; `approvals` is the policy of its turns: a word or an
+        object (`interactd.approvals`), which can only make the agent's stricter."""
         ...
 
     async def send_turn(
@@ -130,7 +148,7 @@ class Engine(Protocol):
         tools: list[Json] | None = None,
         background: bool = False,
         budget: Json | None = None,
-        approvals: Json | None = None,
+        approvals: str | Json | None = None,
         dispatch: Json | None = None,
         if_busy: Literal["conflict", "queue"] = "conflict",
         idempotency_key: str | None = None,
@@ -169,8 +187,16 @@ class Engine(Protocol):
         ...
 
     async def cancel(self, interaction_id: str, *, caller: Caller = LOCAL) -> Result:
-        """Stop a queued, running or waiting interaction; what it made is kept. Idempotent; a terminal one is
-        returned as it is."""
+        """Stop a queued, running or waiting interaction and all that it started; what it made is kept. Idempotent; a
+        terminal one is returned as it is. Its files may still be on their way to the artifacts when this returns."""
+        ...
+
+    async def cancel_all(self, *, session_id: str | None = None, caller: Caller = LOCAL) -> list[str]:
+        """Cancel everything of the caller's that is queued, runs or waits; returns the ids."""
+        ...
+
+    async def inbox(self, *, session_id: str | None = None, limit: int = 50, caller: Caller = LOCAL) -> Inbox:
+        """What waits for the caller. Looking at it reads nothing: use `wait` or `get_interaction` for that."""
         ...
 
     async def get_interaction(self, interaction_id: str, *, caller: Caller = LOCAL) -> Result: ...
@@ -263,12 +289,22 @@ class Engine(Protocol):
         """
         ...
 
+    @property
+    def schedules(self) -> Schedules:
+        """Triggers, which start turns at their times, and webhooks, which tell of how turns ended.
+
+        Raises:
+            NotFound: this engine was made without any.
+        """
+        ...
+
     async def models(self, *, refresh: bool = False, caller: Caller = LOCAL) -> list[ModelInfo]:
         """What is reachable with the keys of the caller's connection, and why the rest is not."""
         ...
 
     async def status(self, *, caller: Caller = LOCAL) -> Json:
-        """`unread` is the caller's; `auto` is `Catalog.explain_auto` for the caller's connection:
+        """`unread` and `waiting` are the caller's; `auto` is `Catalog.explain_auto` for the caller's connection:
 
-        `{"version", "uptime_s", "busy", "queued", "unread", "store": {...}, "auto": "...", "home"}`."""
+        `{"version", "uptime_s", "busy", "queued", "unread", "waiting", "store": {...}, "auto": "...", "home",
+        "schedules": {...}}`; the last is `Schedules.status`, where there are any."""
         ...

@@ -21,7 +21,7 @@ from interactd.engine.waiting import result_of
 from interactd.errors import Conflict, InteractdError, InvalidArgument, Overloaded
 from interactd.ids import new_id
 from interactd.models.port import Model
-from interactd.nouns import Caller, GenerationConfig, Interaction, Json, Session, Status, user_input
+from interactd.nouns import Caller, GenerationConfig, Interaction, Json, Session, user_input
 from interactd.store.port import IdempotencyKey
 
 _LARGE = 256 * 1024
@@ -44,7 +44,7 @@ async def send(
     tools: list[Json] | None,
     background: bool,
     budget: Json | None,
-    approvals: Json | None,
+    approvals: str | Json | None,
     dispatch: Json | None,
     if_busy: Literal["conflict", "queue"],
     idempotency_key: str | None,
@@ -52,7 +52,7 @@ async def send(
 ) -> Result:
     """See `Engine.send_turn`."""
     of_agent = choice.asked(agent, environment, limits)
-    on_terms = terms(budget, approvals, dispatch)
+    on_terms = terms(budget, approvals, dispatch, known=core.tool_names)
     if model is not None and agent is not None:
         raise InvalidArgument(
             "model, agent: a turn is taken by a model or by an agent, not by both.",
@@ -103,11 +103,11 @@ async def send(
             of_agent = await choice.placed(core, of_agent, caller)
             if definition.id != session.agent:
                 name = definition.model or name
-        elif of_agent != choice.Asked():
+        elif of_agent != choice.Asked() or on_terms.approvals:
             raise InvalidArgument(
-                "environment, limits: are an agent's, and a model takes this turn.",
+                "environment, limits, approvals: are an agent's, and a model takes this turn.",
                 repair="Give agent as well, or leave them out.",
-                field="environment",
+                field="approvals" if on_terms.approvals else "environment",
             )
         chosen = await core.catalog.resolve(name, connection=caller.connection)
         return await core.finish(
@@ -202,19 +202,18 @@ async def _accept_at_head(
 ) -> Result:
     core.check_accepting()
     session = await core.session(session_id, caller)
-    status = await _place(core, queue, session_id, asked.queue)
+    free = await _place(core, queue, session_id, asked.queue)
     now = core.clock()
     parent, depth = session.head, session.turns + 1
     if previous is not None and previous != session.head:
         found = await core.in_tree(session, previous)
         parent, depth = found.id, found.depth + 1
-    first = int(status == "in_progress")
     config = _config(asked, session, definition)
     place, body = (None, None) if definition is None else choice.place_for(of_agent, session)
     interaction = Interaction(
         id=new_id("interaction"),
         session_id=session_id,
-        status=status,
+        status="queued",
         created_at=now,
         previous_interaction_id=parent,
         model=chosen.label,
@@ -226,9 +225,6 @@ async def _accept_at_head(
         tools=asked.tools or [],
         background=asked.background,
         depth=depth,
-        epoch=first,
-        attempt=first,
-        started_at=now if first else None,
         budget=on_terms.budget,
         approvals=on_terms.approvals,
         dispatch=on_terms.dispatch,
@@ -236,31 +232,51 @@ async def _accept_at_head(
     step = user_input(asked.content)
     step.seq, step.created_at = 0, now
     expires_at = None if session.ttl_s is None else now + session.ttl_s
-    note = Note(connection=caller.connection)
+    delay = (on_terms.dispatch or {}).get("delay_s") or 0.0
+    note = Note(connection=caller.connection, not_before=now + delay if delay else None, wait_s=delay)
     if definition is not None:
         note = replace(note, cwd=caller.cwd, environment=body, limits=of_agent.limits)
-    started = await core.store.accept(
-        interaction,
-        [step],
-        expires_at=expires_at,
-        key=key,
-        pending=note.as_dict(),
-        at_head=previous is None,
-    )
+    first = free and not delay and queue.admit(interaction)
+    if first:
+        interaction.status, interaction.started_at = "in_progress", now
+        interaction.epoch = interaction.attempt = 1
+    elif not asked.queue:
+        for one in await core.store.active(session_id):
+            raise Conflict("", interaction_id=one.id, status=one.status)
+    accepted = False
+    try:
+        started = await core.store.accept(
+            interaction,
+            [step],
+            expires_at=expires_at,
+            key=key,
+            pending=note.as_dict(),
+            at_head=previous is None,
+        )
+        accepted = started.created
+    finally:
+        if first and not accepted:
+            queue.dismiss(interaction.id)
     if not started.created:
         return await result_of(core, queue, await core.store.get_interaction(started.id), replayed=True)
     session.head, session.turns, session.expires_at, session.updated_at = interaction.id, depth, expires_at, now
     if first:
         queue.launch(interaction, session, [step], note, chosen)
     else:
-        queue.enqueue(interaction)
+        queue.enqueue(interaction, note)
         # The turn in front may have ended since we looked, and found nothing to start.
         queue.advance_soon(session_id)
-    return Result(session=session, interaction=interaction, steps=[step], queue_position=queue.position(interaction))
+    return Result(
+        session=session,
+        interaction=interaction,
+        steps=[step],
+        queue_position=queue.position(interaction),
+        queue_reason=queue.reason(interaction),
+    )
 
 
-async def _place(core: Core, queue: Queue, session_id: str, may_queue: bool) -> Status:
-    """Whether the turn starts at once or waits.
+async def _place(core: Core, queue: Queue, session_id: str, may_queue: bool) -> bool:
+    """Whether the session is free for another turn, as far as can be told.
 
     Raises:
         Conflict: turns wait in the session already and this one would not.
@@ -280,7 +296,7 @@ async def _place(core: Core, queue: Queue, session_id: str, may_queue: bool) -> 
         if core.others.live:
             for one in await core.store.active(session_id):
                 raise Conflict("", interaction_id=one.id, status=one.status)
-        return "in_progress"
+        return True
     if waiting >= settings.max_queued:
         raise Overloaded(
             f"{waiting} turns wait in session {session_id} already; nothing was started.",
@@ -288,7 +304,7 @@ async def _place(core: Core, queue: Queue, session_id: str, may_queue: bool) -> 
             session_id=session_id,
             retry=True,
         )
-    return "queued" if waiting or await core.store.active(session_id) else "in_progress"
+    return not waiting and not await core.store.active(session_id)
 
 
 def _config(asked: _Asked, session: Session, definition: AgentDefinition | None) -> GenerationConfig:

@@ -36,23 +36,29 @@ async def result_of(
         # It moved on between the two reads: its steps belong to another status than its row.
         interaction, steps = now, await core.store.get_steps(interaction.id)
     run = queue.run_of(interaction.id) if interaction.status == "in_progress" else None
+    position, reason = await _standing(core, queue, interaction)
     return Result(
         session=session,
         interaction=interaction,
         steps=steps,
         partial_text=run.draft.text() if run and run.draft else "",
-        queue_position=await _position(core, queue, interaction),
+        queue_position=position,
+        queue_reason=reason,
         waiting_for=waiting_for(unanswered(steps)) if interaction.status == "requires_action" else [],
         replayed=replayed,
     )
 
 
-async def _position(core: Core, queue: Queue, interaction: Interaction) -> int | None:
-    position = queue.position(interaction)
+async def _standing(core: Core, queue: Queue, interaction: Interaction) -> tuple[int | None, str | None]:
+    """Its place in its session's line and why it waits; of one that waits at another daemon as far as can be told."""
+    if interaction.status not in _RUNS:
+        return None, None
+    position, reason = queue.position(interaction), queue.reason(interaction)
     if position is None and interaction.status == "queued" and core.others.holds(interaction.runner):
         line = [one.id for one in await core.store.active(interaction.session_id) if one.status == "queued"]
         position = line.index(interaction.id) + 1 if interaction.id in line else None
-    return position
+        reason = "waits at another daemon"
+    return position, reason
 
 
 async def wait(core: Core, queue: Queue, interaction_id: str, timeout_s: float, caller: Caller) -> Result:
@@ -98,7 +104,10 @@ async def read(core: Core, queue: Queue, interaction: Interaction, session: Sess
     if seen.terminal and seen.read_at is None:
         now = core.clock()
         try:
-            await core.store.mark_read(seen.id, now)
+            await core.store.mark_read(seen.id, now, grace_s=core.settings.read_grace_s)
+            if seen.background:
+                # That it was read has given its session some more time.
+                result.session = await core.store.get_session(seen.session_id)
         except (StorageFull, StorageError) as error:
             # A full disk must not keep anybody from reading what is there.
             log.warning("%s was read, which cannot be noted: %s", seen.id, error)
@@ -117,7 +126,7 @@ async def follow(core: Core, interaction_id: str, after: int) -> AsyncIterator[E
         if channel is None:
             channel = Channel(whole, interaction.epoch)
             channel.journalled(await core.store.get_steps(whole), 0)
-            channel.status(interaction)
+            (channel.rests if live else channel.status)(interaction)
             channel.end()
         async for event in channel.read(after):
             after = event.seq

@@ -80,7 +80,7 @@ def nursery(command: list[str]) -> None:
         if not born:
             os.setsid()
             # XDG folders that this daemon has for itself: `NAME=value` words.
-            os.environ.update(word.split("=", 1) for word in line.split())
+            os.environ |= dict(word.split("=", 1) for word in line.split())
             paths = find().make()
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             log = os.open(paths.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

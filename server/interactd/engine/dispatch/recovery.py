@@ -34,7 +34,7 @@ async def adopt(core: Core, queue: Queue) -> int:
                 if now.status != "queued":
                     await _take_up(core, queue, now, died=not mine)
                 elif mine or await core.store.runners.take_queued(now.id, now.runner):
-                    queue.enqueue(now)
+                    queue.enqueue(now, Note.read(await core.store.pending(now.id)))
                     sessions.add(now.session_id)
                 else:
                     continue

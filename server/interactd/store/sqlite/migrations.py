@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from interactd.errors import StorageError
+from interactd.store.sqlite.queries.schedules.tables import SCHEDULES
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -243,6 +244,12 @@ def m005_runners(db: Database) -> None:
         db.conn.execute(statement)
 
 
+def m006_schedules(db: Database) -> None:
+    """Triggers and what they ran; webhooks and what they were told."""
+    for statement in _statements(SCHEDULES):
+        db.conn.execute(statement)
+
+
 MONEY: Final = """
 -- kind: call (of a model) or time (one attempt's). state: reserved, then settled, released or unknown. Money is in
 -- nano-dollars. scopes: the totals that hold its reservation, until it is settled.
@@ -316,7 +323,7 @@ CREATE TABLE ledger_folded (
 """
 
 
-def m006_money(db: Database) -> None:
+def m007_money(db: Database) -> None:
     """What model calls cost, and what is left of budgets."""
     for statement in _statements(MONEY):
         db.conn.execute(statement)
@@ -328,7 +335,8 @@ ALL: Final[Sequence[Callable[[Database], None]]] = (
     m003_environments,
     m004_terms,
     m005_runners,
-    m006_money,
+    m006_schedules,
+    m007_money,
 )
 LATEST: Final = len(ALL)
 

@@ -84,6 +84,9 @@ class SqliteRunners:
             raise connect.translate(error, self._file) from error
         self._own = runner
         await self.renew()
+        # Now that the row is there: who looked between lock and row has to look again.
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(os.utime, folder_of(self._file))
         known = frozenset(one.id for one in await self.list())
         await asyncio.to_thread(tidy, self._file, known)
 
@@ -119,6 +122,7 @@ class SqliteRunners:
 
     async def bury(self, runner_id: str) -> None:
         await self._write(lambda db: remove(db, runner_id))
+        await asyncio.to_thread(tidy, self._file, frozenset(one.id for one in await self.list()))
 
     async def claims(self, interaction_ids: Sequence[str]) -> dict[str, Claim]:
         ids = list(interaction_ids)
@@ -144,11 +148,15 @@ def take_lock(file: Path, runner_id: str) -> int:
         OSError: the file cannot be made.
     """
     folder = folder_of(file)
-    folder.mkdir(mode=0o700, exist_ok=True)
     path = folder / f"{runner_id}.lock"
     give_up = time.monotonic() + _LOCK_WAIT_S
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+        except FileNotFoundError:
+            # The last one to leave took the folder with it.
+            continue
         # Another process may be looking whether it is held, or have tidied it away in this very moment.
         if _lock(fd) and _there(path, fd):
             return fd
@@ -162,6 +170,8 @@ def drop_lock(file: Path, runner_id: str, fd: int) -> None:
     """Free the lock and remove its file. Blocking."""
     (folder_of(file) / f"{runner_id}.lock").unlink(missing_ok=True)
     os.close(fd)
+    with contextlib.suppress(OSError):
+        folder_of(file).rmdir()
 
 
 def put(connection: sqlite3.Connection, runner: Runner, beat: float) -> None:

@@ -20,11 +20,13 @@ from interactd.store.sqlite import connect, deleting, migrations, retention
 from interactd.store.sqlite.archive import SqliteArchive
 from interactd.store.sqlite.checkpoints import Checkpointer
 from interactd.store.sqlite.ledger import SqliteLedger
-from interactd.store.sqlite.queries import arrival, environments, history, removal, rows, search, sessions, turns
+from interactd.store.sqlite.queries import arrival, environments, history, inbox, removal, rows, search, sessions, turns
 from interactd.store.sqlite.queries.money import booking
+from interactd.store.sqlite.queries.schedules import hooks
 from interactd.store.sqlite.readers import Readers
 from interactd.store.sqlite.retention import SqliteRetention
 from interactd.store.sqlite.runners import SqliteRunners
+from interactd.store.sqlite.schedules import SqliteSchedules
 from interactd.store.sqlite.spare import Spare
 from interactd.store.sqlite.upkeep import Upkeep
 from interactd.store.sqlite.writer import Work, Writer
@@ -47,6 +49,8 @@ class SqliteStore:
         self._checkpoints: Checkpointer | None = None
         self.ledger = SqliteLedger(self._read, self._write)
         self.runners = SqliteRunners(path, self._read, self._write)
+        self.schedules = SqliteSchedules(self._read, self._write)
+        """Triggers and webhooks: a port of its own over the same file."""
         self.upkeep = Upkeep(path, lambda: self._writer is not None and self._writer.busy)
         self.spare = Spare(path)
         self.archive = SqliteArchive(path, self._write)
@@ -135,6 +139,9 @@ class SqliteStore:
         values = rows.session_values(session)
         return await self._write(lambda db: sessions.fork(db, values, key), size=_size(values), intake=True)
 
+    async def set_approvals(self, session_id: str, approvals: Json | None) -> None:
+        await self._write(lambda db: sessions.set_approvals(db, session_id, approvals))
+
     async def set_expiry(self, session_id: str, ttl_s: float | None, expires_at: float | None) -> None:
         await self._write(lambda db: sessions.set_expiry(db, session_id, ttl_s, expires_at))
 
@@ -205,18 +212,32 @@ class SqliteStore:
         pending: Json | None = None,
         durable: bool = False,
         bill: Bill | None = None,
+        key: IdempotencyKey | None = None,
     ) -> list[Step]:
-        values, size = rows.step_values(steps, time.time())
+        now = time.time()
+        values, size = rows.step_values(steps, now)
         note = None if pending is None else rows.dump(pending)
 
         def append(db: sqlite3.Connection) -> int:
-            first = turns.append(db, interaction_id, epoch, values, note)
+            first = turns.append(db, interaction_id, epoch, values, note, key, now)
             if bill is not None:
                 booking.book(db, bill)
             return first
 
         first = await self._write(append, size=size, durable=durable)
         return turns.steps_as_kept(steps, first, values)
+
+    async def requeue(
+        self, interaction_id: str, epoch: int, *, pending: Json | None, bill: Bill | None = None
+    ) -> Interaction:
+        note = None if pending is None else rows.dump(pending)
+
+        def requeue(db: sqlite3.Connection) -> Interaction:
+            waiting = turns.requeue(db, interaction_id, epoch, note)
+            booking.end(db, interaction_id, bill, time.time())
+            return waiting
+
+        return await self._write(requeue)
 
     async def settle(
         self,
@@ -237,11 +258,18 @@ class SqliteStore:
         values, size = rows.step_values(steps, now)
         outcome = (None if error is None else rows.dump(error), rows.clean(finish_reason), rows.clean(model))
 
+        def settle(db: sqlite3.Connection) -> tuple[Interaction, bool]:
+            settled = turns.settle(db, interaction_id, epoch, status, values, usage, outcome, now)
+            return hooks.with_news(db, settled, now)
+
+        settled, news = await self._write(settle, size=size)
+        if news:
+            self.schedules.changed()
+        return settled
+
         def settle(db: sqlite3.Connection) -> Interaction:
             settled = turns.settle(db, interaction_id, epoch, status, values, usage, outcome, now)
-            if bill is not None:
-                booking.book(db, bill)
-            booking.finish(db, interaction_id, now, known=bill is not None)
+            booking.end(db, interaction_id, bill, now)
             return settled
 
         return await self._write(settle, size=size)
@@ -267,8 +295,25 @@ class SqliteStore:
     async def unfinished(self) -> list[Interaction]:
         return await self._read(history.unfinished)
 
-    async def mark_read(self, interaction_id: str, now: float) -> None:
-        await self._write(lambda db: turns.mark_read(db, interaction_id, now))
+    async def mark_read(self, interaction_id: str, now: float, *, grace_s: float = 0.0) -> None:
+        await self._write(lambda db: inbox.mark_read(db, interaction_id, now, grace_s))
+
+    async def list_interactions(
+        self,
+        which: Literal["unread", "waiting", "open"],
+        *,
+        owner: str = "local",
+        session_id: str | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> tuple[list[Interaction], int]:
+        return await self._read(inbox.page, which, owner, session_id, limit, after)
+
+    async def due(self) -> list[tuple[str, float | None]]:
+        return await self._read(inbox.due)
+
+    async def descendants(self, interaction_id: str) -> list[Interaction]:
+        return await self._read(inbox.descendants, interaction_id)
 
     async def count_unread(self, *, owner: str = "local") -> int:
         return await self._read(history.count_unread, owner)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from interactd.sandbox.folder import trees
 from interactd.sandbox.launchers.bubblewrap.cgroups import Group
-from interactd.sandbox.port import Limits, Why
+from interactd.sandbox.port import Limits, Quota, Why
 
 _HOT_S, _COLD_S = 0.02, 0.5
 _LOOK_HOT_S, _LOOK_COLD_S = 0.1, 2.0
@@ -25,8 +25,16 @@ class Observer:
     and a look is taken early when that shrank by a good part of what the sandbox may still write.
     """
 
-    def __init__(self, limits: Limits, group: Group | None, folders: tuple[Path, ...], *, used: int) -> None:
-        self._limits, self._group, self._folders = limits, group, folders
+    def __init__(
+        self,
+        limits: Limits,
+        group: Group | None,
+        folders: tuple[Path, ...],
+        *,
+        used: int,
+        quota: Quota | None = None,
+    ) -> None:
+        self._limits, self._group, self._folders, self._quota = limits, group, folders, quota
         self._memory = group is None or "memory" not in group.has
         # What was there before may stay (a command must be able to delete); only growth beyond is a fault.
         self._limit = (limits.disk_mb << 20) + _SLACK
@@ -52,12 +60,13 @@ class Observer:
 
     def cause(self, before: object) -> Why | None:
         """See `Watch.cause`."""
-        if self._group is None or not isinstance(before, tuple):
-            return None
-        memory, pids = self._group.counters()
-        if memory > before[0]:
-            return "memory"
-        return "pids" if pids > before[1] else None
+        if self._group is not None and isinstance(before, tuple):
+            memory, pids = self._group.counters()
+            if memory > before[0]:
+                return "memory"
+            if pids > before[1]:
+                return "pids"
+        return "disk" if self._quota is not None and self._quota.used_up() else None
 
     async def run(self, stop: Callable[[Why], None]) -> None:
         """Watch until cancelled, and say what is over its limit. Costs nothing while no command runs."""
@@ -66,6 +75,8 @@ class Observer:
             await self._active.wait()
             hot = time.monotonic() < self._hot_until
             await asyncio.sleep(_HOT_S if hot else _COLD_S)
+            if self._quota is not None and self._quota.trouble():
+                stop("disk")
             shrank, began = free - _free(self._folders[0]), time.monotonic()
             if began < next_look and shrank < max(_SLACK, (self._limit - self._used) // 4):
                 continue
@@ -83,7 +94,7 @@ class Observer:
         if self.pid and (self._memory or spent is None):
             memory, watched = usage(self.pid)
             spent = watched if spent is None else spent
-        used = sum(size(folder) for folder in self._folders)
+        used = 0 if self._quota is not None else sum(size(folder) for folder in self._folders)
         grew = used > self._used
         if grew or (spent or 0.0) > self._spent + 0.01:
             self._hot_until = time.monotonic() + _STAYS_HOT_S
