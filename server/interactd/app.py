@@ -19,6 +19,7 @@ from interactd.daemon.port import Settings as DaemonSettings
 from interactd.durable.local import LocalSchedules
 from interactd.durable.settings import DurableSettings
 from interactd.engine.local import LocalEngine
+from interactd.engine.money.money import MoneySettings
 from interactd.engine.settings import EngineSettings
 from interactd.errors import InteractdError
 from interactd.faces.build import Faces
@@ -26,6 +27,7 @@ from interactd.faces.build import build as build_faces
 from interactd.models.catalog import ModelCatalog
 from interactd.models.embedded import Embedded, EmbeddedSettings
 from interactd.models.keys import KeyRing
+from interactd.models.prices import Prices
 from interactd.nouns import Json
 from interactd.paths import Paths
 from interactd.sandbox.credentials.store import Credentials
@@ -65,6 +67,7 @@ class App:
             agents=AgentFolders(paths),
             environments=self.environments,
             fetcher=PolicyFetcher(credentials),
+            money=_money_settings(config),
             schedules=self.schedules,
         )
         self._faces: _KeyedFaces | None = None
@@ -221,6 +224,15 @@ def _carry(paths: Paths, lock: Any, toolsets: list[str]) -> int:
 async def _serve_stdio(daemon: Any, application: App, toolsets: list[str]) -> None:
     await daemon.ready()
     await application.faces.http.stdio(toolsets)
+
+
+def _money_settings(config: Config) -> MoneySettings:
+    return MoneySettings(
+        Prices(config.prices),
+        dict(config.budget.day),
+        config.hosted.model_dump(exclude_none=True),
+        {name: table.base_url for name, table in config.providers.items() if table.base_url},
+    )
 
 
 def _engine_settings(paths: Paths, config: Config) -> EngineSettings:

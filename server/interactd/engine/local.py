@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from interactd.agents.port import AgentDefinition, AgentProblem, Agents
 from interactd.builtins.port import BuiltinTool
@@ -22,6 +22,7 @@ from interactd.engine.dispatch.queue import Queue
 from interactd.engine.dispatch.recovery import adopt
 from interactd.engine.dispatch.runners.keeper import Keeper
 from interactd.engine.dispatch.sweeper import sweep_for_ever
+from interactd.engine.money import usage as spending
 from interactd.engine.money.money import MoneySettings
 from interactd.engine.port import Event, Inbox, Result
 from interactd.engine.settings import EngineSettings
@@ -371,6 +372,23 @@ class LocalEngine:
     async def models(self, *, refresh: bool = False, caller: Caller = LOCAL) -> list[ModelInfo]:
         return await self._core.catalog.list(connection=caller.connection, refresh=refresh)
 
+    # -- money -----------------------------------------------------------------------------------------------
+    async def usage(
+        self, *, by: str = "day", since_s: float | None = None, limit: int = 50, caller: Caller = LOCAL
+    ) -> Json:
+        return await spending.usage(self._core, by, since_s, check_limit(limit, 1_000), caller)
+
+    async def set_budget(self, session_id: str, budget: Any, *, caller: Caller = LOCAL) -> Json:
+        return await spending.set_budget(self._core, session_id, budget, caller)
+
+    async def costs(
+        self, *, interaction_ids: Sequence[str] = (), session_ids: Sequence[str] = (), caller: Caller = LOCAL
+    ) -> dict[str, Json]:
+        return await spending.costs(self._core, interaction_ids, session_ids, caller)
+
+    async def price(self, model: str, *, caller: Caller = LOCAL) -> Json:
+        return await spending.price(self._core, model, caller)
+
     async def status(self, *, caller: Caller = LOCAL) -> Json:
         core = self._core
         return {
@@ -384,5 +402,6 @@ class LocalEngine:
             "store": await core.store.stats(),
             "auto": await core.catalog.explain_auto(connection=caller.connection),
             "home": core.settings.home,
+            "spent": await spending.today(core),
             **({} if self._schedules is None else {"schedules": await self._schedules.status(caller=caller)}),
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -25,6 +25,8 @@ class MoneySettings:
     """The budget of each local day, for everything on this machine together."""
     hosted: Mapping[str, float] = field(default_factory=dict[str, float])
     """Assumptions about hosted services that replace `hosted.ASSUMED`."""
+    addresses: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Where the providers of the configuration are called."""
 
 
 class Money:
@@ -47,7 +49,7 @@ class Money:
         """What a model costs; `None` when nobody knows."""
         return await self.settings.prices.of(model.provider, model.name, model.base_url)
 
-    async def check_price(self, model: Model, *budgets: tuple[str, Json | None]) -> None:
+    async def check_price(self, model: Model, *budgets: tuple[str, Mapping[str, Any] | None]) -> None:
         """Refuse a turn under a budget in money when its model has no price.
 
         Args:
@@ -68,6 +70,8 @@ class Money:
         `usd` is `None` when no price was known. Each budget is `{"scope", "id", "limit", "spent", "left"}`.
         """
         found = await self.ledger.applying(interaction.id, self.day())
+        if self.settings.day:
+            found[-1] = replace(found[-1], budgets=(self.settings.day,))
         return {**shown(found[0]), "budgets": [one for account in found if (one := _budget(account))]}
 
 

@@ -58,7 +58,8 @@ def exceeded(short: Shortfall, interaction: Interaction) -> InteractdError:
         )
     else:
         message = f"{_owner(short, interaction)} budget of {amount(short.unit, short.limit)} is used up ({used})."
-    return BudgetExceeded(message, repair=f"{KEPT} {_go_on(short, interaction)}", budget=fields)
+    following = next_call(short, interaction)
+    return BudgetExceeded(message, repair=f"{KEPT} {_go_on(short, interaction)}", budget=fields, next=following)
 
 
 def cut(short: Shortfall, interaction: Interaction) -> InteractdError:
@@ -73,7 +74,8 @@ def cut(short: Shortfall, interaction: Interaction) -> InteractdError:
         f"The answer was cut where {_owner(short, interaction).lower()} budget of {amount(short.unit, short.limit)} "
         f"ends ({amount(short.unit, short.spent)} was spent before it)."
     )
-    return BudgetExceeded(message, repair=f"{KEPT} {_go_on(short, interaction)}", budget=fields)
+    following = next_call(short, interaction)
+    return BudgetExceeded(message, repair=f"{KEPT} {_go_on(short, interaction)}", budget=fields, next=following)
 
 
 def unknown_price(model: str, *, of: str) -> InteractdError:
