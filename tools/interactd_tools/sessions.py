@@ -9,6 +9,7 @@ from pydantic import Field
 from interactd.nouns import Session
 from interactd_tools.answers import session as read
 from interactd_tools.answers.text import answer, call, iso, plural, when
+from interactd_tools.arguments.amounts import Budget
 from interactd_tools.arguments.fields import (
     DEFAULT_TOKENS,
     Arguments,
@@ -54,6 +55,7 @@ class CreateSession(Arguments):
         | None
     ) = None
     tools: Functions | None = None
+    budget: Annotated[Budget, Field(description="Of all turns together, as in send_turn.")] | None = None
     ttl: Ttl = None
     title: Annotated[Line, Field(description="Shown in lists.")] | None = None
     labels: Annotated[Labels, Field(description="Your own tags, for list_sessions.")] | None = None
@@ -77,6 +79,7 @@ async def create_session(args: CreateSession, ctx: CallContext) -> ToolResult:
         system_instruction=args.system_instruction,
         generation_config=generation_config(args.thinking_level, args.generation_config),
         tools=args.tools,
+        budget=args.budget or None,
         ttl_s=args.ttl,
         title=args.title,
         labels=args.labels,
