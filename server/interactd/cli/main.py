@@ -168,6 +168,8 @@ def build_parser() -> argparse.ArgumentParser:
     webhooks = add("webhooks", "who is told of what happens: list, create, ping, rotate, deliveries", _webhooks)
     schedules.webhooks(webhooks.add_subparsers(title="commands", metavar="COMMAND", dest="webhooks_command"))
 
+    subcommands.data(add)
+
     setup = add("setup", "fetch the embedded model's weights (once; resumes where it stopped)", _setup)
     setup.add_argument(
         "--model", default=None, help="qwen2.5-coder-0.5b (default, 491 MB), qwen2.5-coder-1.5b (1.1 GB)"

@@ -138,6 +138,28 @@ class Daemon(Section):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+Duration = Annotated[str | float, PlainValidator(_duration)]
+
+
+class Retention(Section):
+    """How long what is kept; `forever` until somebody deletes it. Sessions take `defaults.ttl` where `sessions` is not
+    given; artifacts go with their session at the latest."""
+
+    sessions: Duration | None = None
+    artifacts: Duration = "forever"
+    environments: Duration = "7d"
+    exports: Duration = "7d"
+    agents: Duration = "7d"
+    tombstones: Duration = "90d"
+    clock_grace: Duration = "1h"
+    log_bytes: Annotated[int, Field(ge=10_000, le=1_000_000_000)] = 2_000_000
+    log_files: Annotated[int, Field(ge=1, le=100)] = 5
+
+    def of(self, name: str) -> float | None:
+        """A time to live in seconds by its name; `None` is for ever."""
+        return seconds(getattr(self, name))
+
+
 class Serve(Section):
     """`interactd serve`: Streamable HTTP and SSE."""
 
@@ -212,6 +234,7 @@ class Config(Section):
     embedded: Embedded = Embedded()
     daemon: Daemon = Daemon()
     serve: Serve = Serve()
+    retention: Retention = Retention()
     webhooks: Webhooks = Webhooks()
     limits: Limits = Limits()
     approvals: Annotated[dict[str, Any], PlainValidator(_approvals)] = Field(default_factory=dict[str, Any])

@@ -143,7 +143,7 @@ def receipt(value: Receipt) -> Json:
         "session_id": value.session_id,
         "deleted_at": iso(value.deleted_at),
         "removed": value.removed,
-        **_set(kept=value.kept or None),
+        **_set(kept=value.kept or None, pending=value.pending or None),
     }
 
 
