@@ -249,11 +249,8 @@ class LocalEnvironments:
         row = await self._active(environment_id, owner)
 
         def look(workspace: Path) -> list[Json]:
-            folder = Folder(workspace)
-            try:
+            with contextlib.closing(Folder(workspace)) as folder:
                 return folder.list(path, recursive=recursive, limit=limit)
-            finally:
-                folder.close()
 
         async with self._disks.open(row["id"], _disk_mb(row)) as rooms:
             return await asyncio.to_thread(look, rooms.workspace)
