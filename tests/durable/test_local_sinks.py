@@ -37,7 +37,10 @@ async def test_a_command_gets_the_payload_and_a_small_environment(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-of-the-daemon")
     told = tmp_path / "told"
-    body = f"import os, sys, json\nopen({str(told)!r}, 'w').write(json.dumps([sys.stdin.read(), dict(os.environ)]))\nprint('heard')"
+    body = (
+        "import os, sys, json\n"
+        f"open({str(told)!r}, 'w').write(json.dumps([sys.stdin.read(), dict(os.environ)]))\nprint('heard')"
+    )
     async with rig(tmp_path / "home") as r:
         id = await sink(r, script(tmp_path, body))
         interaction = await r.turn()
@@ -223,7 +226,10 @@ def test_each_system_has_its_notifier() -> None:
 
 async def test_stopping_the_daemon_ends_a_command_that_is_running(tmp_path: Path) -> None:
     pids = tmp_path / "pid"
-    body = f"import os, time\nopen({str(pids)!r} + '.new', 'w').write(str(os.getpid()))\nos.rename({str(pids)!r} + '.new', {str(pids)!r})\ntime.sleep(600)"
+    body = (
+        f"import os, time\nname = {str(pids)!r}\nopen(name + '.new', 'w').write(str(os.getpid()))\n"
+        "os.rename(name + '.new', name)\ntime.sleep(600)"
+    )
     async with rig(tmp_path / "home") as r:
         await sink(r, script(tmp_path, body))
         await r.turn()

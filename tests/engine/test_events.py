@@ -167,3 +167,18 @@ async def test_no_step_is_told_to_be_over_before_it_is_journalled() -> None:
     channel.journalled(draft.partial(), 0)
     channel.end()
     assert [event.type async for event in reader] == ["step.stop"]
+
+
+async def test_the_status_it_rests_in_is_told_to_those_who_had_everything_of_its_attempt() -> None:
+    live, rest = Channel("int_x", 3), Channel("int_x", 3)
+    live.status(row())
+    live.start(0, "model_output", {})
+    live.end()
+    rest.rests(row("failed"))
+    rest.end()
+    had = await drain(live)
+    assert [event.data["status"] for event in await drain(rest, after=had[-1].seq)] == ["failed"]
+    again = Channel("int_x", 4)
+    again.status(row())
+    again.end()
+    assert await drain(again, after=(await drain(rest))[-1].seq), "the next attempt is told all the same"

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from interactd import __version__
 from interactd.cli import subcommands
+from interactd.cli.schedules import declare as schedules
 from interactd.cli.words import for_people, repair, safe
 from interactd.errors import InteractdError
 
@@ -147,6 +148,8 @@ def build_parser() -> argparse.ArgumentParser:
     delete.add_argument("ids", nargs="+", metavar="id")
     delete.add_argument("-y", "--yes", action="store_true", help="do not ask")
 
+    subcommands.waiting(lambda name, text: add(name, text, _waiting))
+
     models = add("models", "list models that are reachable, and why the rest is not", _models)
     models.add_argument("--refresh", action="store_true", help="ask the providers for their lists")
 
@@ -159,6 +162,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     credential = add("credential", "secrets that agents use without seeing them: add, list, remove", _credential)
     subcommands.credential(credential.add_subparsers(title="commands", metavar="COMMAND", dest="credential_command"))
+
+    triggers = add("triggers", "what runs by itself, and when: list, create, edit, run, pause, delete", _triggers)
+    schedules.triggers(triggers.add_subparsers(title="commands", metavar="COMMAND", dest="triggers_command"))
+    webhooks = add("webhooks", "who is told of what happens: list, create, ping, rotate, deliveries", _webhooks)
+    schedules.webhooks(webhooks.add_subparsers(title="commands", metavar="COMMAND", dest="webhooks_command"))
+
+    subcommands.data(add)
 
     setup = add("setup", "fetch the embedded model's weights (once; resumes where it stopped)", _setup)
     setup.add_argument(
@@ -191,7 +201,14 @@ def build_parser() -> argparse.ArgumentParser:
     mcp.add_argument("--in-process", action="store_true", help="no daemon: everything in this process")
     mcp.add_argument("--toolsets", metavar="A,B", default="", help="further tool sets to publish")
     daemon = commands.add_parser("daemon", help="run the daemon (hosts and commands start it by themselves)")
+    daemon.add_argument(
+        "what",
+        nargs="?",
+        choices=("install", "uninstall"),
+        help="have the system start it at every login, so that schedules run; or take that back",
+    )
     daemon.add_argument("--foreground", action="store_true", help="stay in this terminal and log to it")
+    daemon.add_argument("--stay", action="store_true", help="never leave for being idle")
     return parser
 
 
@@ -269,6 +286,18 @@ def _delete(args: argparse.Namespace) -> int:
     return delete(args)
 
 
+def _waiting(args: argparse.Namespace) -> int:
+    from interactd.cli import waiting
+
+    name: str = args.parser.prog.rpartition(" ")[2]
+    return {
+        "inbox": waiting.inbox,
+        "approvals": waiting.approvals,
+        "respond": waiting.respond,
+        "cancel": waiting.cancel,
+    }[name](args)
+
+
 def _models(args: argparse.Namespace) -> int:
     from interactd.cli.machine import models
 
@@ -277,6 +306,18 @@ def _models(args: argparse.Namespace) -> int:
 
 def _environments(args: argparse.Namespace) -> int:
     from interactd.cli.environments import run
+
+    return run(args)
+
+
+def _triggers(args: argparse.Namespace) -> int:
+    from interactd.cli.schedules.triggers import run
+
+    return run(args)
+
+
+def _webhooks(args: argparse.Namespace) -> int:
+    from interactd.cli.schedules.webhooks import run
 
     return run(args)
 

@@ -63,6 +63,10 @@ def show(args: argparse.Namespace) -> int:
                 _show_turn(Console(highlight=False), result["interaction"], result["steps"], detailed=True)
                 if result.get("queue_reason"):
                     print(f"it waits: {safe(result['queue_reason'])}")
+                if result.get("waiting_for"):
+                    from interactd.cli.waiting import print_waiting
+
+                    print_waiting(result)
             return 0
         page = client.call("get_session", session_id=args.id, limit=args.limit, before=args.before)
     if args.json:

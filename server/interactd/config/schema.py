@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, model_validator
 
+from interactd.approvals import Malformed, clean
 from interactd.config.durations import seconds
 from interactd.nouns import ThinkingLevel
 
@@ -137,6 +138,28 @@ class Daemon(Section):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+Duration = Annotated[str | float, PlainValidator(_duration)]
+
+
+class Retention(Section):
+    """How long what is kept; `forever` until somebody deletes it. Sessions take `defaults.ttl` where `sessions` is not
+    given; artifacts go with their session at the latest."""
+
+    sessions: Duration | None = None
+    artifacts: Duration = "forever"
+    environments: Duration = "7d"
+    exports: Duration = "7d"
+    agents: Duration = "7d"
+    tombstones: Duration = "90d"
+    clock_grace: Duration = "1h"
+    log_bytes: Annotated[int, Field(ge=10_000, le=1_000_000_000)] = 2_000_000
+    log_files: Annotated[int, Field(ge=1, le=100)] = 5
+
+    def of(self, name: str) -> float | None:
+        """A time to live in seconds by its name; `None` is for ever."""
+        return seconds(getattr(self, name))
+
+
 class Serve(Section):
     """`interactd serve`: Streamable HTTP and SSE."""
 
@@ -174,6 +197,14 @@ class Limits(Section):
     output_bytes: Annotated[int, Field(ge=1024, le=256 * 1024 * 1024)] = 8 * 1024 * 1024
 
 
+def _approvals(given: object) -> dict[str, Any]:
+    try:
+        return clean(given) or {}
+    except Malformed as error:
+        where = error.where("").lstrip(".")
+        raise ValueError(f"{where}: {error.problem}" if where else error.problem) from None
+
+
 class Dispatch(Section):
     """When runs go, and how long one may take, where a turn does not say. Times of 0 are no limit."""
 
@@ -203,8 +234,11 @@ class Config(Section):
     embedded: Embedded = Embedded()
     daemon: Daemon = Daemon()
     serve: Serve = Serve()
+    retention: Retention = Retention()
     webhooks: Webhooks = Webhooks()
     limits: Limits = Limits()
+    approvals: Annotated[dict[str, Any], PlainValidator(_approvals)] = Field(default_factory=dict[str, Any])
+    """What every agent has to ask before doing, or need not ask: the only place that may loosen a policy."""
     dispatch: Dispatch = Dispatch()
     file: str | None = Field(default=None, exclude=True)
     """Where it was read from; `None` when there is no file. Not a setting."""

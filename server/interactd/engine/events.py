@@ -62,6 +62,11 @@ class Channel:
             entry.seq = (self._steps + 1) * _STEP - 2
         self._wake()
 
+    def rests(self, interaction: Interaction) -> None:
+        """Publish the status of an interaction that nobody runs, also to those who have all of its attempt's events."""
+        self._events = _ATTEMPT - 2
+        self.status(interaction)
+
     def start(self, index: int, type_: str, head: Json) -> None:
         """Publish `step.start`."""
         self._begun[index] = type_
@@ -136,7 +141,7 @@ class Channel:
             self._readers.discard(wake)
 
     def _add(self, type_: str, data: Json, *, wake: bool = True) -> _Entry:
-        self._events = min(self._events + 1, _ATTEMPT - 1)
+        self._events += self._events < _ATTEMPT - 1
         seq = self._steps * _STEP + min(self.attempt, _ATTEMPTS) * _ATTEMPT + self._events
         self._log.append(entry := _Entry(seq, type_, data))
         if wake:

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 
 from interactd.agents.port import AgentDefinition, AgentProblem
 from interactd.durable.port import Schedules
+from interactd.engine.archive.answers import Exported, Imported, Progress
 from interactd.models.port import ModelInfo
 from interactd.nouns import LOCAL, Caller, GenerationConfig, Interaction, Json, Session, Step
 from interactd.sandbox.environments_port import Artifact, Environments
@@ -35,11 +36,12 @@ class Result:
     """For requires_action: the calls without a result, `{"id", "name", "arguments"}` and, where it is not a function of
     the caller's but one of the agent's own tools that may not run unasked, `"kind"` and `"question"`:
 
-    - `approval`: the agent's policy wants it allowed first.
+    - `approval`: a policy (the agent's, its environment's, the session's, the turn's) wants it allowed first.
     - `replay`: the daemon died during this call, and nobody knows whether it took effect; shall it run again?
 
-    `question` is the sentence to put to the user. Both are answered through `respond` with `"allow"` or `"deny"`, or
-    with `{"decision": "allow" | "deny", "reason": text?}`; the agent is told the reason.
+    `question` is the sentence to put to the user; `deadline` (UTC) and `default` say until when, and what holds when
+    nobody answers. Both are answered through `respond` with `"allow"` or `"deny"`, or with `{"decision": "allow" |
+    "deny", "scope"?: "call" | "run" | "session", "reason"?: text}`; the agent is told the reason.
     """
     replayed: bool = False
     """True when an idempotency key gave an earlier call's interaction."""
@@ -57,6 +59,19 @@ class Result:
     def isolation(self) -> Json | None:
         """What the run truly had (`Isolation.as_dict()`)."""
         return self.interaction.isolation
+
+
+@dataclass(slots=True)
+class Inbox:
+    """What waits for the caller, oldest first, and how much of it there is in all.
+
+    `unread` are turns that ended in the background and nobody read; `waiting` those that want an answer.
+    """
+
+    unread: list[Interaction]
+    waiting: list[Result]
+    unread_total: int = 0
+    waiting_total: int = 0
 
 
 @dataclass(slots=True)
@@ -113,7 +128,7 @@ class Engine(Protocol):
         title: str | None = None,
         labels: dict[str, str] | None = None,
         budget: Json | None = None,
-        approvals: Json | None = None,
+        approvals: str | Json | None = None,
         idempotency_key: str | None = None,
         caller: Caller = LOCAL,
     ) -> Session:
@@ -124,7 +139,8 @@ class Engine(Protocol):
         With `agent` its turns are that agent's, on `model` when one is given as well (over the agent's own), in
         `environment`: an id, or the body that the first agent turn makes one from.
 
-        `budget` (`Session.budget`) is for all its turns together; `approvals` is the policy of its turns."""
+        `budget` (`Session.budget`) is for all its turns together; `approvals` is the policy of its turns: a word or an
+        object (`interactd.approvals`), which can only make the agent's stricter."""
         ...
 
     async def send_turn(
@@ -142,7 +158,7 @@ class Engine(Protocol):
         tools: list[Json] | None = None,
         background: bool = False,
         budget: Json | None = None,
-        approvals: Json | None = None,
+        approvals: str | Json | None = None,
         dispatch: Json | None = None,
         if_busy: Literal["conflict", "queue"] = "conflict",
         idempotency_key: str | None = None,
@@ -181,8 +197,16 @@ class Engine(Protocol):
         ...
 
     async def cancel(self, interaction_id: str, *, caller: Caller = LOCAL) -> Result:
-        """Stop a queued, running or waiting interaction; what it made is kept. Idempotent; a terminal one is
-        returned as it is."""
+        """Stop a queued, running or waiting interaction and all that it started; what it made is kept. Idempotent; a
+        terminal one is returned as it is. Its files may still be on their way to the artifacts when this returns."""
+        ...
+
+    async def cancel_all(self, *, session_id: str | None = None, caller: Caller = LOCAL) -> list[str]:
+        """Cancel everything of the caller's that is queued, runs or waits; returns the ids."""
+        ...
+
+    async def inbox(self, *, session_id: str | None = None, limit: int = 50, caller: Caller = LOCAL) -> Inbox:
+        """What waits for the caller. Looking at it reads nothing: use `wait` or `get_interaction` for that."""
         ...
 
     async def get_interaction(self, interaction_id: str, *, caller: Caller = LOCAL) -> Result: ...
@@ -226,6 +250,78 @@ class Engine(Protocol):
 
     async def delete_session(self, session_id: str, *, caller: Caller = LOCAL) -> Receipt:
         """Cancel what runs in it and remove it."""
+        ...
+
+    async def keep_session(self, session_id: str, ttl_s: float | None = None, *, caller: Caller = LOCAL) -> Session:
+        """Give a session another time to live, which begins now: seconds, 0 for ever, `None` the default. Also one that
+        has expired, as long as it is there."""
+        ...
+
+    async def export_data(
+        self,
+        session_ids: list[str] | None = None,
+        *,
+        path: str | None = None,
+        with_environments: bool = False,
+        replace: bool = False,
+        wait_s: float | None = None,
+        progress: Progress | None = None,
+        caller: Caller = LOCAL,
+    ) -> Exported | None:
+        """Write sessions (`None`: everything of the caller's) with all that belongs to them into one zip.
+
+        Args:
+            path: the file, or a folder to put it into; `None` is the data folder's `exports`.
+            with_environments: the files of workspaces too.
+            replace: write over a file that is there.
+            wait_s: return `None` when it is not done by then; it goes on, and the same call finds it again. Without it
+                the call waits to the end, and cancelling it stops the work and leaves nothing.
+            progress: told now and then what is being written.
+
+        Raises: NotFound, AmbiguousId, Deleted, Expired (a session); Conflict, StorageFull, StorageError.
+        """
+        ...
+
+    async def import_data(
+        self,
+        path: str,
+        *,
+        dry_run: bool = False,
+        as_new: bool = False,
+        restore: bool = False,
+        wait_s: float | None = None,
+        progress: Progress | None = None,
+        caller: Caller = LOCAL,
+    ) -> Imported | None:
+        """Bring in what `export_data` wrote, whole or not at all. What is here and equal is skipped.
+
+        Args:
+            path: the file, or the name or `interactd://exports/` URI of an export of this machine.
+            dry_run: check everything, keep nothing.
+            as_new: give everything new ids.
+            restore: bring back what was deleted or had expired here.
+            wait_s, progress: as in `export_data`.
+
+        Raises:
+            InvalidArgument: it is no archive, or a damaged or hostile one; `member` and `line` say where.
+            Conflict: something here differs from it, or was deleted here.
+            NotFound, StorageFull, StorageError.
+        """
+        ...
+
+    async def read_export(
+        self, name: str, *, offset: int = 0, limit: int = 1_000_000, caller: Caller = LOCAL
+    ) -> tuple[int, bytes]:
+        """The size of an export in the data folder, and up to `limit` of its bytes from `offset`. Raises: NotFound."""
+        ...
+
+    async def storage(self, *, caller: Caller = LOCAL) -> Json:
+        """What takes how much, and what goes when: `{"database", "files", "total_bytes", "expiring", "retention",
+        "clock_doubted"}`."""
+        ...
+
+    async def vacuum(self, *, caller: Caller = LOCAL) -> Json:
+        """Rewrite the database without its unused parts. Raises: StorageFull: no room to do it in."""
         ...
 
     async def search(
@@ -293,8 +389,8 @@ class Engine(Protocol):
         ...
 
     async def status(self, *, caller: Caller = LOCAL) -> Json:
-        """`unread` is the caller's; `auto` is `Catalog.explain_auto` for the caller's connection:
+        """`unread` and `waiting` are the caller's; `auto` is `Catalog.explain_auto` for the caller's connection:
 
-        `{"version", "uptime_s", "busy", "queued", "unread", "store": {...}, "auto": "...", "home",
+        `{"version", "uptime_s", "busy", "queued", "unread", "waiting", "store": {...}, "auto": "...", "home",
         "schedules": {...}}`; the last is `Schedules.status`, where there are any."""
         ...

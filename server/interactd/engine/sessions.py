@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Literal
 
 from interactd.engine.agents import choice
+from interactd.engine.approvals.standing import without_standing
 from interactd.engine.checks.arguments import (
     MAX_INSTRUCTION,
     MAX_TITLE,
@@ -42,14 +43,14 @@ async def create(
     title: str | None,
     labels: dict[str, str] | None,
     budget: Json | None,
-    approvals: Json | None,
+    approvals: str | Json | None,
     idempotency_key: str | None,
     caller: Caller,
 ) -> Session:
     """See `Engine.create_session`."""
     core.check_accepting()
     of_agent = choice.asked(agent, environment)
-    on_terms = terms(budget, approvals)
+    on_terms = terms(budget, approvals, known=core.tool_names)
     asked: Json = {
         "system_instruction": _optional("system_instruction", system_instruction, MAX_INSTRUCTION),
         "generation_config": check_config(generation_config),
@@ -179,7 +180,7 @@ def _forked(
         generation_config=source.generation_config,
         tools=source.tools,
         budget=source.budget,
-        approvals=source.approvals,
+        approvals=without_standing(source.approvals),
         labels=dict(source.labels),
         ttl_s=ttl_s,
         expires_at=None if ttl_s is None else now + ttl_s,
@@ -230,6 +231,18 @@ async def delete(core: Core, queue: Queue, session_id: str, *, caller: Caller) -
             core.history.forget(whole)
             return receipt
         return await core.store.delete_session(whole, core.clock())
+
+
+async def keep(core: Core, session_id: str, ttl_s: float | None, *, caller: Caller) -> Session:
+    """See `Engine.keep_session`."""
+    whole = await core.session_id(session_id)
+    ttl = check_ttl(ttl_s, core.settings.default_ttl_s)
+    async with core.session_lock(whole):
+        session = await core.any_session(whole, caller)
+        if session.deleted_at is not None:
+            core.check_alive(session)
+        await core.store.set_expiry(whole, ttl, None if ttl is None else core.clock() + ttl)
+        return await core.any_session(whole, caller)
 
 
 async def _fork_point(core: Core, source: Session, wanted: str | None) -> tuple[str | None, int]:

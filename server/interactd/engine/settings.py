@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from interactd.nouns import Interaction, Json, ThinkingLevel
 
@@ -47,8 +48,14 @@ class EngineSettings:
     """How long the outcome of a model call is held in memory while the disk refuses it; then the call is made again."""
     lease_s: float = 30
     """How long this daemon may give no sign of life before another one on the same store may take what it runs."""
-    cancel_patience_s: float = 5
-    """How long a cancel waits for the provider's connection to close before it settles without it."""
+    cancel_patience_s: float = 1.5
+    """How long a cancel waits for the runner to stop and settle before it settles without it."""
+    capture_cancelled_s: float = 0.5
+    """How long a cancelled run keeps files before it shows its end; what is left is kept after that."""
+    read_grace_s: float = 3600
+    """How long a background result is kept at least after somebody first read it, whatever its session's time."""
+    approvals: Mapping[str, Any] | None = None
+    """The user's own policy (`interactd.approvals`), as the configuration has it."""
 
     def terms_of(self, interaction: Interaction) -> Json:
         """When an interaction goes: what it says, over what is usual. Retries are a background run's unless asked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Final, cast
 
 from interactd.durable.port import Schedules
@@ -12,7 +13,7 @@ from interactd.engine.checks.terms import terms
 from interactd.engine.checks.text import check_text
 from interactd.engine.core import Core
 from interactd.engine.port import Engine
-from interactd.errors import Deleted, Expired, InvalidArgument, NotFound
+from interactd.errors import Deleted, Expired, InvalidArgument, NotFound, ProviderTimeout, ProviderUnavailable
 from interactd.nouns import Caller, Json
 from interactd.store.schedules_port import Execution, start_key
 
@@ -113,8 +114,10 @@ class TriggeredTurns:
             kept["environment"] = of_agent.environment
         if of_agent.limits is not None:
             kept["limits"] = of_agent.limits
-        # Said now, while somebody is there to read it: no such model, or no key for it.
-        await self._core.catalog.resolve(name, connection=caller.connection)
+        # Said now, while somebody is there to read it: no such model, or no key for it. A server that is down just now
+        # may be up at the time that counts.
+        with contextlib.suppress(ProviderUnavailable, ProviderTimeout):
+            await self._core.catalog.resolve(name, connection=caller.connection)
 
     async def start(self, execution: Execution, cwd: str | None) -> None:
         """See `durable.port.Turns.start`. Runs with the keys of the most recently connected host that has any, else

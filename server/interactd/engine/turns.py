@@ -44,7 +44,7 @@ async def send(
     tools: list[Json] | None,
     background: bool,
     budget: Json | None,
-    approvals: Json | None,
+    approvals: str | Json | None,
     dispatch: Json | None,
     if_busy: Literal["conflict", "queue"],
     idempotency_key: str | None,
@@ -52,7 +52,7 @@ async def send(
 ) -> Result:
     """See `Engine.send_turn`."""
     of_agent = choice.asked(agent, environment, limits)
-    on_terms = terms(budget, approvals, dispatch)
+    on_terms = terms(budget, approvals, dispatch, known=core.tool_names)
     if model is not None and agent is not None:
         raise InvalidArgument(
             "model, agent: a turn is taken by a model or by an agent, not by both.",
@@ -103,11 +103,11 @@ async def send(
             of_agent = await choice.placed(core, of_agent, caller)
             if definition.id != session.agent:
                 name = definition.model or name
-        elif of_agent != choice.Asked():
+        elif of_agent != choice.Asked() or on_terms.approvals:
             raise InvalidArgument(
-                "environment, limits: are an agent's, and a model takes this turn.",
+                "environment, limits, approvals: are an agent's, and a model takes this turn.",
                 repair="Give agent as well, or leave them out.",
-                field="environment",
+                field="approvals" if on_terms.approvals else "environment",
             )
         chosen = await core.catalog.resolve(name, connection=caller.connection)
         return await core.finish(

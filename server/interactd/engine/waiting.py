@@ -118,7 +118,10 @@ async def read(core: Core, queue: Queue, interaction: Interaction, session: Sess
     if seen.terminal and seen.read_at is None:
         now = core.clock()
         try:
-            await core.store.mark_read(seen.id, now)
+            await core.store.mark_read(seen.id, now, grace_s=core.settings.read_grace_s)
+            if seen.background:
+                # That it was read has given its session some more time.
+                result.session = await core.store.get_session(seen.session_id)
         except (StorageFull, StorageError) as error:
             # A full disk must not keep anybody from reading what is there.
             log.warning("%s was read, which cannot be noted: %s", seen.id, error)
@@ -137,7 +140,7 @@ async def follow(core: Core, interaction_id: str, after: int) -> AsyncIterator[E
         if channel is None:
             channel = Channel(whole, interaction.epoch)
             channel.journalled(await core.store.get_steps(whole), 0)
-            channel.status(interaction)
+            (channel.rests if live else channel.status)(interaction)
             channel.end()
         async for event in channel.read(after):
             after = event.seq

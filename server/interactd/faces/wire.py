@@ -10,7 +10,7 @@ import dataclasses
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from interactd.engine.port import Event, Result, Standing
+from interactd.engine.port import Event, Inbox, Result, Standing
 from interactd.models.port import ModelInfo
 from interactd.nouns import Interaction, Json, Session, Step
 from interactd.sandbox.environments_port import Artifact, Environment
@@ -39,6 +39,7 @@ def session(value: Session) -> Json:
             generation_config=value.generation_config.as_dict() or None,
             tools=value.tools or None,
             labels=value.labels or None,
+            approvals=value.approvals,
             turns=value.turns,
             head=value.head,
             ttl_s=value.ttl_s,
@@ -69,6 +70,8 @@ def interaction(value: Interaction) -> Json:
             environment_id=value.environment_id,
             isolation=value.isolation,
             background=value.background or None,
+            parent_id=value.parent_id,
+            approvals=value.approvals,
             dispatch=value.dispatch,
             attempt=value.attempt,
             usage=value.usage.as_dict() if value.usage else None,
@@ -110,6 +113,16 @@ def result(value: Result) -> Json:
     }
 
 
+def inbox(value: Inbox) -> Json:
+    """What waits for the caller, without the steps."""
+    return {
+        "unread": [interaction(one) for one in value.unread],
+        "unread_total": value.unread_total,
+        "waiting": [{name: item for name, item in result(one).items() if name != "steps"} for one in value.waiting],
+        "waiting_total": value.waiting_total,
+    }
+
+
 def standing(value: Standing) -> Json:
     """What runs or waits, and why."""
     return {
@@ -130,7 +143,7 @@ def receipt(value: Receipt) -> Json:
         "session_id": value.session_id,
         "deleted_at": iso(value.deleted_at),
         "removed": value.removed,
-        **_set(kept=value.kept or None),
+        **_set(kept=value.kept or None, pending=value.pending or None),
     }
 
 
@@ -167,6 +180,7 @@ def environment(value: Environment) -> Json:
         env={name: one if isinstance(one, dict) else "(set)" for name, one in value.env.items()} or None,
         network=_network(value.network),
         limits=value.limits or None,
+        approvals=value.approvals or None,
         forked_from=value.forked_from,
         size_bytes=value.size_bytes,
         file_count=value.file_count,
@@ -215,6 +229,7 @@ _FORMS: dict[type[object], Any] = {
     Step: step,
     Turn: turn,
     Result: result,
+    Inbox: inbox,
     Event: event,
     Standing: standing,
     Receipt: receipt,

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from interactd.nouns import Json
+from interactd.sandbox.carrying_port import Carrier
+from interactd.sandbox.egress.log import RequestLog
 from interactd.sandbox.port import Exit, Isolation, Level, Output
 
 
@@ -26,6 +28,8 @@ class Environment:
     env: dict[str, Any] = field(default_factory=dict[str, Any])
     network: Json | None = None
     limits: Json = field(default_factory=dict[str, Any])
+    approvals: list[Json] = field(default_factory=list[Json])
+    """What its runs have to ask before doing (`interactd.approvals`): its own policy, and those it was forked with."""
     forked_from: str | None = None
     size_bytes: int | None = None
     file_count: int | None = None
@@ -105,8 +109,14 @@ class Workspace(Protocol):
         """What the last `capture` did not keep, and why: `{"reason", "count", "names" (some)}`."""
         ...
 
+    @property
+    def requests(self) -> RequestLog:
+        """Where requests are written that are made for this run from outside of its sandbox."""
+        ...
+
     async def egress_log(self) -> list[Json]:
-        """Requests of this run: `{"at", "method", "host", "port", "verdict", "reason", "bytes"}`."""
+        """Requests of this run, from inside its sandbox and for it from outside, oldest first: `{"at", "method",
+        "host", "port", "verdict", "reason", "bytes"}`."""
         ...
 
     async def capture(self, interaction_id: str) -> list[Artifact]:
@@ -122,8 +132,23 @@ class Environments(Protocol):
         (`alone=False`) what is half-made may be its, and stays."""
         ...
 
-    async def create(self, body: Mapping[str, Any], *, owner: str = "local", cwd: str | None = None) -> Environment:
-        """Create from an Interactions API body `{sources, env, network, limits, from_environment}`.
+    @property
+    def carrier(self) -> Carrier:
+        """Takes workspaces and kept files into archives and out of them."""
+        ...
+
+    async def create(
+        self,
+        body: Mapping[str, Any],
+        *,
+        owner: str = "local",
+        cwd: str | None = None,
+        made_for: str | None = None,
+    ) -> Environment:
+        """Create from an Interactions API body `{sources, env, network, limits, approvals, from_environment}`.
+
+        `made_for` is the session whose turn needed one: nobody asked for it by itself, so it goes when no session uses
+        it any more.
 
         Raises:
             InvalidArgument: a field is wrong (named, with what was expected).

@@ -193,6 +193,10 @@ class Capability:
     fix: str | None = None
     """The one command that makes it usable or stronger."""
 
+    def isolation_with(self, *, quota: bool) -> Isolation | None:
+        """Return its isolation where workspaces have file systems of their own, or as it was found."""
+        return self.isolation.with_quota() if self.isolation is not None and quota else self.isolation
+
 
 class Launcher(Protocol):
     """One way to isolate."""

@@ -144,7 +144,8 @@ class Store(Protocol):
         limit: int = 20,
         cursor: str | None = None,
     ) -> Page:
-        """Sessions, newest activity first. `unread`: only those with a finished, unread background result."""
+        """Sessions, newest activity first. `unread`: only those with a finished, unread background result, also the
+        ones of an `active` list that are kept for that alone."""
         ...
 
     async def fork_session(self, session: Session, key: IdempotencyKey | None = None) -> Started:
@@ -156,10 +157,15 @@ class Store(Protocol):
         """
         ...
 
+    async def set_approvals(self, session_id: str, approvals: Json | None) -> None:
+        """Raises: NotFound, Deleted, Expired."""
+        ...
+
     async def set_expiry(self, session_id: str, ttl_s: float | None, expires_at: float | None) -> None: ...
 
     async def delete_session(self, session_id: str, now: float) -> Receipt:
-        """Remove every row and index entry of the session; leave a tombstone with the receipt.
+        """Remove every row and index entry of the session; leave a tombstone with the receipt, and hashes of the
+        idempotency keys that were used in it, for their 24 hours.
 
         Interactions that another live session's path runs through move to that session instead. Deleting what is
         deleted returns the first receipt.
@@ -173,7 +179,8 @@ class Store(Protocol):
     async def sweep(self, now: float, *, limit: int = 100) -> list[Receipt]:
         """Delete up to `limit` sessions that expired, and idempotency keys older than 24 h.
 
-        A session with a running interaction is left for later. A swept session's tombstone says `expired`.
+        A session is left for later while an interaction of it runs, waits for an answer that is due some time, or has
+        finished in the background and was read by nobody. A swept session's tombstone says `expired`.
         """
         ...
 
@@ -231,13 +238,15 @@ class Store(Protocol):
         pending: Json | None = None,
         durable: bool = False,
         bill: Bill | None = None,
+        key: IdempotencyKey | None = None,
     ) -> list[Step]:
         """Append finished steps (seq assigned here) and replace the interaction's `pending` note: what is about to
         be done and has no outcome yet, e.g. `{"call": "model", "n": 2}`; `None` when nothing is. The bill is booked
-        with them.
+        with them, and the key kept as one of kind `respond`.
 
         Raises:
             Fenced: see above.
+            Conflict: the key was used.
         """
         ...
 
@@ -304,7 +313,31 @@ class Store(Protocol):
         """All interactions in progress or queued, oldest first: what a restarted daemon must look at."""
         ...
 
-    async def mark_read(self, interaction_id: str, now: float) -> None: ...
+    async def mark_read(self, interaction_id: str, now: float, *, grace_s: float = 0.0) -> None:
+        """Note when a finished result was first fetched. The session of one that ran in the background lives for at
+        least `grace_s` from then on, also one whose time was over."""
+        ...
+
+    async def list_interactions(
+        self,
+        which: Literal["unread", "waiting", "open"],
+        *,
+        owner: str = "local",
+        session_id: str | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> tuple[list[Interaction], int]:
+        """Interactions, oldest first, and how many there are in all: `unread` are finished in the background and read
+        by nobody, `waiting` wait for somebody's answer, `open` are queued, in progress or waiting."""
+        ...
+
+    async def due(self) -> list[tuple[str, float | None]]:
+        """Interactions that wait for answers, and when their note says that a first one is due (`{"due": time}`)."""
+        ...
+
+    async def descendants(self, interaction_id: str) -> list[Interaction]:
+        """Open interactions that this one started (`parent_id`), directly or not."""
+        ...
 
     async def count_unread(self, *, owner: str = "local") -> int:
         """Finished background interactions that nobody fetched."""

@@ -10,28 +10,29 @@ from pathlib import Path
 from interactd.paths import Paths
 from interactd.sandbox.launchers.bubblewrap.owner import uid_for
 
-KNOWN = {
-    "": {"cache", "config", "data", "logs", "run", "state", "tmp"},
-    "run": set[str](),
-    "state": {"daemon.json", "daemon.lock", "start.lock", "token"},
-    "data": {"agents", "artifacts", "environments", "interactd.db", "sandbox", "spare"},
-    "tmp": set[str](),
-}
+STATE = {"daemon.json", "daemon.lock", "start.lock", "token", "log", "run"}
+DATA = {"agents", "artifacts", "environments", "interactd.db", "interactd.db-runners", "sandbox", "spare"}
 
 
-def left(paths: Paths, root: Path, daemons: Collection[int], ours: int) -> list[str]:
+def left(paths: Paths, root: Path, daemons: Collection[int], nursery: int) -> list[str]:
     """Name everything that should be gone: processes, mounts, sockets, control groups, files, open interactions.
 
     Args:
         paths: of the home.
         root: the home's folder; TMPDIR was `tmp` in it.
         daemons: the pids that its daemons had.
-        ours: the pid of their nursery, which stays.
+        nursery: the pid of their parent, which stays.
     """
     found: list[str] = []
-    for folder, names in KNOWN.items():
-        there = {path.name for path in (root / folder).iterdir()} if (root / folder).is_dir() else set[str]()
-        found += [f"file {folder}/{name}" for name in sorted(there - names)]
+    nothing: set[str] = set()
+    known = {paths.data: DATA, paths.data / "interactd.db-runners": nothing, root / "tmp": nothing}
+    for level in ("*", "*/*"):
+        known |= {lock.parent: STATE for lock in root.glob(f"{level}/daemon.lock")}
+        known |= {run: nothing for run in root.glob(f"{level}/run")}
+    known[root / "run"] = nothing
+    for folder, names in known.items():
+        there = {path.name for path in folder.iterdir()} if folder.is_dir() else nothing
+        found += [f"file {folder / name}" for name in sorted(there - names)]
     # Immutable, or looking at it would make files.
     db = sqlite3.connect(f"file:{paths.database}?immutable=1", uri=True)
     try:
@@ -44,11 +45,12 @@ def left(paths: Paths, root: Path, daemons: Collection[int], ours: int) -> list[
     found += [f"environment {id} is {status}" for id, status in environments.items() if status == "creating"]
     found += [] if whole == "ok" else [f"the store: {whole}"]
     uids = {uid_for(id) for id in environments} if os.getuid() == 0 else set[int]()
-    found += [told for pid, told in processes(root, uids).items() if pid not in (ours, os.getpid())]
+    found += [told for pid, told in processes(root, uids).items() if pid not in (nursery, os.getpid())]
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     found += [f"mount {line.split()[4]}" for line in mounts if f"{root}/" in line]
-    groups = Path("/sys/fs/cgroup")
-    found += [f"control group {group}" for pid in daemons for group in groups.rglob(f"interactd-{pid}-*")]
+    ours = tuple(f"interactd-{pid}-" for pid in daemons)
+    for folder, groups, _ in os.walk("/sys/fs/cgroup"):
+        found += [f"control group {folder}/{group}" for group in groups if group.startswith(ours)]
     active = {id for id, status in environments.items() if status == "active"}
     found += [f"folder {path}" for path in (paths.data / "environments").glob("*") if path.name not in active]
     found += [f"file {path}" for path in (paths.data / "artifacts").rglob(".*")]

@@ -7,6 +7,7 @@ import json
 import random
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from chaos.runs.follower import Follower
@@ -51,7 +52,7 @@ class Story:
         self._sessions: list[str] = []
         self._most = sessions
         self._asked_by_then: dict[int, int] = {}
-        self._marks_by_then: Counter[str] = Counter()
+        self._logs: Counter[str] = Counter()
 
     async def begin(self, count: int) -> list[Run]:
         """Start some runs."""
@@ -112,8 +113,8 @@ class Story:
             if error.code != "conflict":
                 raise
 
-    def died(self) -> None:
-        """Note what the journal holds, right after a death."""
+    def died(self, pid: int) -> None:
+        """Note what the journal holds, right after the death of the daemon `pid` (0: nobody died)."""
         # The answer with a run's id may have died with the daemon: its input is known.
         inputs = "SELECT interaction_id, body FROM steps WHERE type = 'user_input'"
         numbers = {id: int(text(json.loads(body)).split()[1]) for id, body in self.world.rows(inputs)}
@@ -128,12 +129,13 @@ class Story:
                 run.journalled = max(run.journalled, round_of(read["id"]) + 1)
             elif type.endswith("_result") and read["call_id"].startswith("r"):
                 run.finished.add(read["call_id"])
-        for id, status, note in self.world.rows("SELECT id, status, pending FROM interactions"):
+        dead = {id for (id,) in self.world.rows("SELECT id FROM runners WHERE pid = ?", pid)}
+        for id, status, note, runner in self.world.rows("SELECT id, status, pending, runner FROM interactions"):
             run = self.runs[numbers[id]]
             if run.status is not None:
                 assert status == run.status, "a terminal status is for good"
             pending: Json = json.loads(note) if note else {}
-            for call in pending.get("flight", ()):
+            for call in pending.get("flight", ()) if runner in dead else ():
                 run.in_flight[call] += call not in run.finished
         self._check_nothing_again()
         self._asked_by_then = {run: len(asked) for run, asked in self.plans.asked.items()}
@@ -152,24 +154,33 @@ class Story:
         self.world.kill()
         # Its last commit may still be on the way.
         await until(lambda: not alive(self.world.pid))
-        self.died()
+        self.died(self.world.pid)
         await self.world.start()
 
     async def finish(self) -> None:
-        """No more deaths: everything ends."""
-        async with asyncio.timeout(120):
-            while self.open:
-                await self.look()
-                await asyncio.sleep(0.05)
-        self.died()
+        """No more deaths: everything ends. A last turn in each session shows what its files have become."""
+        await self._all_end()
+        last = [Run(len(self.runs) + n, session) for n, session in enumerate(self._sessions)]
+        for run in last:
+            self.plans.note(run.number)
+        self.runs += last
+        await self._all_end()
+        for run in last:
+            for kept in await self.world.call("artifacts", interaction_id=run.id):
+                if kept["name"] == "log":
+                    self._logs.update(Path(kept["path"]).read_text().split())
+        self.died(0)
         async with asyncio.timeout(30):
             await asyncio.gather(*(run.follower.task for run in self.runs if run.follower))
 
+    async def _all_end(self) -> None:
+        async with asyncio.timeout(240):
+            while self.open:
+                await self.look()
+                await asyncio.sleep(0.05)
+
     def judge(self) -> None:
         """What must be true in the end."""
-        logs: Counter[str] = Counter()
-        for log in (self.world.home.paths.data / "environments").glob("*/ws/log"):
-            logs.update(log.read_text().split())
         rows = dict(self.world.rows("SELECT id, status FROM interactions"))
         assert rows == {run.id: run.status for run in self.runs}, "each run is one interaction"
         for run in self.runs:
@@ -179,11 +190,11 @@ class Story:
                     "SELECT type, body FROM steps WHERE interaction_id = ? ORDER BY seq", run.id
                 )
             ]
-            self._judge_run(run, steps, logs)
+            self._judge_run(run, steps)
             if run.follower is not None:
                 run.follower.judge([step for step in steps if step[0] != "user_input"])
 
-    def _judge_run(self, run: Run, steps: list[tuple[str, Json]], logs: Counter[str]) -> None:
+    def _judge_run(self, run: Run, steps: list[tuple[str, Json]]) -> None:
         crashed = run.status == "failed"
         if crashed:
             (error,) = self.world.rows("SELECT error FROM interactions WHERE id = ?", run.id)
@@ -201,12 +212,12 @@ class Story:
         asked = self.plans.asked[run.number]
         assert asked == sorted(asked), "the model is never asked for an earlier step again"
         for body in results:
-            self._judge_call(run, body, logs)
+            self._judge_call(run, body)
 
-    def _judge_call(self, run: Run, result: Json, logs: Counter[str]) -> None:
+    def _judge_call(self, run: Run, result: Json) -> None:
         id, bad, said = result["call_id"], result.get("is_error"), json.dumps(result["result"])
         kind = kind_of(id)
-        effects = logs[id] if kind in ("code", "bash") else self.world.marks.seen[id]
+        effects = self._logs[id] if kind in ("code", "bash") else self.world.marks.seen[id]
         deaths = run.in_flight[id]
         if kind in ("write", "list"):
             assert not bad, result

@@ -41,6 +41,7 @@ async def run_story(root: Path, kills: int, seed: int, *, at_once: int = 4, foll
         return story
 
 
+@pytest.mark.timeout(300)
 async def test_twelve_kills(tmp_path: Path) -> None:
     await run_story(tmp_path / "home", 12, seed=5)
 

@@ -66,7 +66,7 @@ async def died(world: World) -> None:
 async def test_progress_goes_on_where_it_was_over_dead_daemons(tmp_path: Path) -> None:
     plans = Plans(1, rounds=(2, 2), calls=(1, 1), kinds=("safe",))
     async with a_world(tmp_path / "home", plans.answer, start=False) as world:
-        world.marks.gate = asyncio.Event()
+        world.marks.gate = gate = asyncio.Event()
         host = await a_host(world)
         session = (await call(host, "create_session", agent="helper"))["session_id"]
         turn = await call(host, "send_turn", session_id=session, input="run 0", background=True)
@@ -82,8 +82,8 @@ async def test_progress_goes_on_where_it_was_over_dead_daemons(tmp_path: Path) -
                 await until(lambda at=at: f"step {at} of run 0." in heard(host))
                 await died(world)
             await until(lambda id=id, deaths=deaths: world.marks.seen[id] > deaths)
-            world.marks.gate.set()
-            world.marks.gate = asyncio.Event() if at == 0 else None
+            opened, world.marks.gate = gate, (gate := asyncio.Event())
+            opened.set()
         done = (await answer(host, key))["result"]["structuredContent"]
         assert done["status"] == "completed"
         assert heard(host) == "step 0 of run 0.step 1 of run 0.done run 0."

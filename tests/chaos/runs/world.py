@@ -8,14 +8,17 @@ import json
 import os
 import signal
 import sqlite3
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from chaos.runs.leaks import left
+from interactd.paths import Paths, find
 from interactd.shim import connect
 from support.hosts import Home
 from support.provider import FakeProvider, Item
@@ -48,6 +51,8 @@ class Marks:
         self.by: dict[str, list[int]] = {}
         """Pids of the daemons that made it, by call."""
         self.hold_s = 0.05
+        self.more = ""
+        """What else is answered."""
         self.gate: asyncio.Event | None = None
         """While it is there and not set, nobody is answered."""
         self.address = ""
@@ -82,7 +87,7 @@ class Marks:
                 await asyncio.sleep(self.hold_s)
                 if gate is not None:
                     await gate.wait()
-                writer.write(f"bumped {call}\n".encode())
+                writer.write(f"bumped {call}{self.more}\n".encode())
                 await writer.drain()
         except (ConnectionError, asyncio.CancelledError):
             return
@@ -134,48 +139,77 @@ class Control:
         self._writer.close()
 
 
+@dataclass
+class Seat:
+    """Where one daemon is found: state and socket are its own, the data may be everybody's."""
+
+    paths: Paths
+    env: dict[str, str] = field(default_factory=dict[str, str])
+    pid: int = 0
+
+
 class World:
-    """What a chaos test has at hand. `daemons` are pids; the last one is the one that is talked to."""
+    """What a chaos test has at hand. `seat` is the daemon that is talked to; `pids` are all that there ever were."""
 
     def __init__(self, home: Home, provider: FakeProvider, marks: Marks, nursery: asyncio.subprocess.Process) -> None:
         self.home = home
         self.provider = provider
         self.marks = marks
-        self.pid = 0
+        self.seat = Seat(home.paths)
+        self.seats: list[Seat] = []
+        """All of them, where there are several."""
         self.pids: list[int] = []
         self.deaths = 0
         self._nursery = nursery
+        self._birth = asyncio.Lock()
         self._connection = connect.new_connection()
 
-    async def start(self, **env: str) -> int:
+    @property
+    def pid(self) -> int:
+        return self.seat.pid
+
+    def another_seat(self, name: str) -> Seat:
+        """A place for a daemon with a state of its own. All of them share data and configuration."""
+        env = {f"XDG_{kind}_HOME": str(self.home.root / kind.lower()) for kind in ("CONFIG", "DATA", "CACHE")}
+        env |= {"INTERACTD_HOME": "", "XDG_STATE_HOME": str(self.home.root / f"state-{name}")}
+        seat = Seat(find(env), env)
+        seat.paths.make()
+        seat.paths.config_file.write_text(self.home.paths.config_file.read_text())
+        return seat
+
+    async def start(self, seat: Seat | None = None) -> int:
         """Fork the next daemon and wait until it answers."""
+        seat = seat or self.seat
         assert self._nursery.stdin is not None
         assert self._nursery.stdout is not None
-        self._nursery.stdin.write(" ".join(f"{n}={v}" for n, v in env.items()).encode() + b"\n")
-        self.pid = int(await asyncio.wait_for(self._nursery.stdout.readline(), PATIENCE_S))
-        self.pids.append(self.pid)
+        async with self._birth:
+            self._nursery.stdin.write(" ".join(f"{n}={v}" for n, v in seat.env.items()).encode() + b"\n")
+            seat.pid = int(await asyncio.wait_for(self._nursery.stdout.readline(), PATIENCE_S))
+        self.pids.append(seat.pid)
         async with asyncio.timeout(PATIENCE_S):
             while True:
                 try:
-                    if (await self.call("status"))["pid"] == self.pid:
-                        return self.pid
+                    if (await self.call("status", seat=seat))["pid"] == seat.pid:
+                        return seat.pid
                 except Gone:
                     pass
                 await asyncio.sleep(0.01)
 
-    async def leave(self) -> None:
-        """The last daemon leaves in order; nothing may be left then of any of them."""
-        try:
-            self.pid = (await self.call("status"))["pid"]
-        except Gone:
-            await self.start()
-        self.pids.append(self.pid)
-        self.kill(signal.SIGTERM)
-        await until(lambda: not alive(self.pid))
+    async def leave(self, *seats: Seat) -> None:
+        """The daemons leave in order, and the last of several comes once more, alone: while another one lives, what is
+        half-made may be its. Nothing may be left then of any that there was."""
+        for seat in (*seats, *seats[-1:]) or (self.seat,):
+            try:
+                seat.pid = (await self.call("status", seat=seat))["pid"]
+            except Gone:
+                await self.start(seat)
+            self.pids.append(seat.pid)
+            self.kill(signal.SIGTERM, seat.pid)
+            await until(lambda pid=seat.pid: not alive(pid))
         leaks = [""]
         for _ in range(50):
             # The kernel may still be at it.
-            if not (leaks := left(self.home.paths, self.home.root, self.pids, self._nursery.pid)):
+            if not (leaks := left(self.seat.paths, self.home.root, self.pids, self._nursery.pid)):
                 return
             await asyncio.sleep(0.1)
         raise AssertionError(leaks)
@@ -185,12 +219,13 @@ class World:
         self.deaths += number == signal.SIGKILL
 
     @asynccontextmanager
-    async def control(self, socket: Path | None = None) -> AsyncGenerator[Control]:
+    async def control(self, seat: Seat | None = None) -> AsyncGenerator[Control]:
         """Connect to the daemon. Raises: Gone."""
+        paths = (seat or self.seat).paths
         hello: Json = connect.make_hello(self.home.paths, "control", self._connection, {})
         hello["env"] = {}
         try:
-            reader, writer = await asyncio.open_unix_connection(str(socket or self.home.paths.socket), limit=1 << 26)
+            reader, writer = await asyncio.open_unix_connection(str(paths.socket), limit=1 << 26)
         except OSError as error:
             raise Gone from error
         try:
@@ -205,14 +240,14 @@ class World:
         finally:
             writer.close()
 
-    async def call(self, method: str, *, socket: Path | None = None, **params: Any) -> Any:
+    async def call(self, method: str, *, seat: Seat | None = None, **params: Any) -> Any:
         """One call on a connection of its own. Raises: Gone, Failed."""
-        async with self.control(socket) as control:
+        async with self.control(seat) as control:
             return await control.call(method, **params)
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """Read the store behind everybody's back."""
-        db = sqlite3.connect(f"file:{self.home.paths.database}?mode=ro", uri=True, timeout=10)
+        db = sqlite3.connect(f"file:{self.seat.paths.database}?mode=ro", uri=True, timeout=10)
         try:
             return db.execute(query, values).fetchall()
         finally:
@@ -252,6 +287,13 @@ async def until(condition: Callable[[], Any], within_s: float = PATIENCE_S) -> A
             await asyncio.sleep(0.01)
 
 
+def unmount(root: Path) -> None:
+    """Take away the mounts that a killed daemon left and no other came to remove: the test failed."""
+    places = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for place in sorted((one for one in places if one.startswith(f"{root}/")), reverse=True):
+        subprocess.run(["umount", "-l", place], check=False)
+
+
 def configure(home: Home, provider: FakeProvider, more: str = "") -> None:
     home.paths.make()
     home.paths.config_file.write_text(
@@ -283,7 +325,7 @@ async def a_world(
             if start:
                 await world.start()
             yield world
-            await world.leave()
+            await world.leave(*world.seats)
         finally:
             assert process.stdin is not None
             process.stdin.close()
@@ -292,3 +334,4 @@ async def a_world(
                     await process.wait()
             process._transport.close()  # type: ignore[attr-defined]  # pyright: ignore
             await asyncio.to_thread(home.close)
+            await asyncio.to_thread(unmount, root)

@@ -181,6 +181,8 @@ def _trouble(result: Result) -> str:
             return one_line(
                 f"It stopped: {str(why).rstrip('.')}. What it had made is kept. {_repair(one)}", 700
             ).strip()
+        case "requires_action" if questions := [one for one in result.waiting_for if is_question(one)]:
+            return _until(questions)
         case "completed" if not body(result):
             return "The model ended its turn without any text."
         case _:
@@ -210,7 +212,21 @@ def _waiting(calls: list[Json]) -> str:
         )
     if asked:
         lines.append('Answer each with result "allow" or "deny", or {"decision": "deny", "reason": "..."}.')
+    if any(one["kind"] == "approval" for one in asked):
+        lines.append('{"decision": "allow", "scope": "run"} (or "session") is for all further calls of that tool too.')
     return "\n".join(lines)
+
+
+def _until(questions: list[Json]) -> str:
+    """Say what is waited for, until when, and what holds then."""
+    names = ", ".join(dict.fromkeys(str(one.get("name")) for one in questions))
+    text = f"It waits for {plural(len(questions), 'decision')} of the user's about {names}"
+    times = [str(one["deadline"]) for one in questions if one.get("deadline")]
+    if not times:
+        return f"{text}."
+    first = min(times)
+    default = next(one.get("default", "deny") for one in questions if one.get("deadline") == first)
+    return f"{text} until {first}; without an answer by then: {default}."
 
 
 def is_question(waiting: Json) -> bool:
@@ -327,7 +343,11 @@ def _fields(result: Result, piece: Piece | None, following: Json) -> dict[str, A
         fields["error"] = (one.error or {}).get("code", "internal")
     if result.waiting_for and one.status == "requires_action":
         fields["calls"] = [
-            {"call_id": c.get("id"), "name": c.get("name"), **({"kind": c["kind"]} if is_question(c) else {})}
+            {
+                "call_id": c.get("id"),
+                "name": c.get("name"),
+                **{name: c[name] for name in ("kind", "deadline", "default") if is_question(c) and name in c},
+            }
             for c in result.waiting_for
         ]
     if result.queue_reason:

@@ -6,7 +6,11 @@ from interactd.durable.settings import DurableSettings
 from interactd.durable.triggers.timetable import Timetable, count, latest, timetable
 from interactd.durable.triggers.zones import zone
 from interactd.ids import new_id
+from interactd.nouns import Json
 from interactd.store.schedules_port import Cause, Decision, Execution, Trigger
+
+LABEL = "trigger"
+"""The label of a run's session that has the trigger's id."""
 
 
 def times_of(trigger: Trigger) -> Timetable:
@@ -59,6 +63,15 @@ def slot_of(scheduled_at: float) -> str:
     return f"at:{scheduled_at:.3f}"
 
 
+def work_of(trigger: Trigger) -> Json:
+    """What a run of it does: its sessions are told apart by its name and by a label with its id."""
+    labels = {**trigger.work.get("labels", {}), LABEL: trigger.id}
+    work: Json = {**trigger.work, "labels": labels}
+    if trigger.display_name and not work.get("title"):
+        work["title"] = trigger.display_name
+    return work
+
+
 def _run(trigger: Trigger, scheduled_at: float, now: float, cause: Cause) -> Execution:
     return Execution(
         id=new_id("execution"),
@@ -70,7 +83,7 @@ def _run(trigger: Trigger, scheduled_at: float, now: float, cause: Cause) -> Exe
         cause=cause,
         created_at=now,
         timeout_s=trigger.execution_timeout_s,
-        work=trigger.work,
+        work=work_of(trigger),
         start_at=now,
     )
 

@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 from interactd.durable.checks import check_choice, check_limit, check_name, check_number, check_object, id_of
 from interactd.durable.port import Receipt, Turns
 from interactd.durable.settings import DurableSettings
+from interactd.durable.triggers.deciding import work_of
 from interactd.durable.triggers.firing import Firing
 from interactd.durable.triggers.timetable import FIELD, one_shot, tidy, timetable
 from interactd.durable.triggers.zones import local_zone, zone
@@ -210,7 +211,7 @@ class Triggers:
             cause="manual",
             created_at=now,
             timeout_s=trigger.execution_timeout_s,
-            work=trigger.work,
+            work=work_of(trigger),
             start_at=now,
         )
         execution.slot = f"manual:{execution.id}"

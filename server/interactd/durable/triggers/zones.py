@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import functools
+import re
 import zoneinfo
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -13,11 +13,8 @@ import tzlocal
 from interactd.errors import InvalidArgument
 
 FIELD = "time_zone"
-
-
-@functools.cache
-def _names() -> frozenset[str]:
-    return frozenset(zoneinfo.available_timezones())
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_+/-]{0,79}")
+_NONE = ("localtime", "Factory", "posixrules")
 
 
 def zone(name: Any) -> ZoneInfo:
@@ -26,19 +23,26 @@ def zone(name: Any) -> ZoneInfo:
     Raises:
         InvalidArgument: there is none; the message has near ones.
     """
-    if isinstance(name, str) and name in _names() and name not in ("localtime", "Factory"):
-        return ZoneInfo(name)
-    shown = repr(name)[:60]
-    asked = name.strip().lower().replace(" ", "_")[:80] if isinstance(name, str) else ""
-    lower = {one.lower(): one for one in _names()}
-    hint = [lower[one] for one in difflib.get_close_matches(asked, lower, n=3, cutoff=0.6)] if asked else []
-    if asked in lower:
-        hint = [lower[asked]]
+    if isinstance(name, str) and _NAME.fullmatch(name) and name not in _NONE:
+        try:
+            return ZoneInfo(name)
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+            near = _near(name)
+    else:
+        near = _near(name) if isinstance(name, str) else []
     raise InvalidArgument(
-        f"{FIELD}: {shown} is not a time zone",
-        repair=f"Did you mean {', '.join(hint)}?" if hint else 'Use an IANA name such as "Europe/Berlin", or "UTC".',
+        f"{FIELD}: {name!r:.60} is not a time zone",
+        repair=f"Did you mean {', '.join(near)}?" if near else 'Use an IANA name such as "Europe/Berlin", or "UTC".',
         field=FIELD,
     )
+
+
+def _near(name: str) -> list[str]:
+    asked = name.strip().lower().replace(" ", "_")[:80]
+    known = {one.lower(): one for one in zoneinfo.available_timezones()}
+    if asked in known:
+        return [known[asked]]
+    return [known[one] for one in difflib.get_close_matches(asked, known, n=3, cutoff=0.6)]
 
 
 def local_zone() -> str:
@@ -47,4 +51,7 @@ def local_zone() -> str:
         name = tzlocal.get_localzone_name()
     except Exception:  # noqa: BLE001 - it reads whatever the system has; no zone is answer enough
         return "UTC"
-    return name if name in _names() else "UTC"
+    try:
+        return zone(name).key
+    except InvalidArgument:
+        return "UTC"

@@ -11,6 +11,7 @@ import anyio.abc
 
 from interactd.builtins.port import Outcome
 from interactd.engine.agents.steps import own_result
+from interactd.engine.agents.told import told_once
 from interactd.engine.agents.toolbox import Toolbox
 from interactd.errors import InteractdError
 from interactd.nouns import Step
@@ -68,7 +69,9 @@ class Batch:
 
     async def _one(self, id: str, group: anyio.abc.TaskGroup) -> None:
         try:
-            outcome = await self._toolbox.make(self._calls[id], self._contexts[id], self._before)
+            outcome = await told_once(
+                self._toolbox.make(self._calls[id], self._contexts[id], self._before), f"call {id}"
+            )
             with anyio.CancelScope(shield=True):
                 async with self._lock:
                     await self._record(own_result(self._calls[id], outcome), tuple(n for n in self._left if n != id))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
+from interactd.approvals import Malformed, clean
 from interactd.engine.checks.text import check_json, kind_of
 from interactd.errors import InvalidArgument
 from interactd.nouns import Json
@@ -42,15 +44,17 @@ class Terms:
         return {name: value for name, value in given.items() if value is not None}
 
 
-def terms(budget: Any = None, approvals: Any = None, dispatch: Any = None) -> Terms:
-    """Check the arguments.
+def terms(
+    budget: Any = None, approvals: Any = None, dispatch: Any = None, *, known: Collection[str] | None = None
+) -> Terms:
+    """Check the arguments. `known` are the names that tools of agents go by.
 
     Raises:
         InvalidArgument: one has the wrong shape; the message names the field.
     """
     return Terms(
         _numbers("budget", budget, BUDGET, _WHOLE),
-        _approvals(approvals),
+        _approvals(approvals, known),
         _numbers("dispatch", dispatch, DISPATCH, _WHOLE_DISPATCH),
     )
 
@@ -78,9 +82,15 @@ def _numbers(field: str, given: Any, known: dict[str, tuple[float, float]], whol
     return clean or None
 
 
-def _approvals(given: Any) -> Json | None:
-    if given is None:
-        return None
-    if not isinstance(given, dict):
-        raise InvalidArgument(f"approvals: expected an object, got {kind_of(given)}", field="approvals")
-    return cast("Json", check_json("approvals", given)) or None
+def _approvals(given: Any, known: Collection[str] | None) -> Json | None:
+    if isinstance(given, dict):
+        check_json("approvals", given)
+    try:
+        return clean(given, known)
+    except Malformed as error:
+        where = error.where("approvals")
+        raise InvalidArgument(
+            f"{where}: {error.problem}",
+            repair='Give "always_ask", "always_allow", or {"policy", "tools", "rules", "deadline_s", "default"}.',
+            field=where,
+        ) from None

@@ -8,7 +8,7 @@ from typing import Final
 from interactd.nouns import Json, Usage
 
 _OF_DISPATCH: Final = ("ran", "not_before", "wait_s", "why", "retries")
-_OF_AGENTS: Final = ("seconds", "cwd", "environment", "limits")
+_OF_AGENTS: Final = ("seconds", "cwd", "environment", "limits", "due")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,8 @@ class Note:
     """What the turn's environment is to be made from, until there is one."""
     limits: Json | None = None
     """The caller's limits for this turn, over the agent's."""
+    due: float | None = None
+    """When the first of its open questions is answered by default; the store finds it by this."""
 
     def as_dict(self) -> Json:
         note: Json = {"call": "tool" if self.flight else "model", "n": self.call}
@@ -84,12 +86,18 @@ class Note:
             cwd=note.get("cwd"),
             environment=note.get("environment"),
             limits=note.get("limits"),
+            due=note.get("due"),
         )
 
     def after_death(self) -> Note:
         """The note for the next attempt, when the daemon was found dead at this one."""
         died = not (self.handed_over or self.waiting)
         return replace(self, deaths=self.deaths + died, handed_over=False, waiting=False)
+
+    def answered(self) -> Note:
+        """The note for going on after an answer: what was used until then is on the interaction already."""
+        fresh = replace(self, usage=None, deaths=0, bad_calls=0, retries=0, flight=(), due=None)
+        return replace(fresh, handed_over=False, waiting=False)
 
     def begun(self) -> Note:
         """The note of a runner that begins: what was waited for is over."""

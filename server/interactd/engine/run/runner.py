@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, TypeVar, cast
 
 import anyio
 
@@ -34,6 +34,8 @@ from interactd.models.port import Finished, Model, ModelRequest
 from interactd.nouns import Interaction, Json, Session, Status, Step, Usage
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+_AT_ONCE_S: Final = 0.01
 
 Stop = Literal["hand_over", "timeout", "cancel", "fenced"]
 """Why: the daemon leaves; its time is over; somebody cancelled it; another daemon has it or it has ended."""
@@ -54,6 +56,8 @@ class Run:
     ) -> None:
         self.interaction = interaction
         self.done = asyncio.Event()
+        self.settled = asyncio.Event()
+        """Set when the outcome is written; a runner may have to clear up after that."""
         self.over = asyncio.Event()
         """Set by whoever runs it, when nobody counts it as running any more."""
         self.slot = asyncio.Event()
@@ -117,7 +121,12 @@ class Run:
             log.error("the outcome of %s cannot be written: %s", self.interaction.id, error)
             self._core.refused[self.interaction.id] = error
         finally:
+            self.settled.set()
             self.done.set()
+
+    def partial(self) -> list[Step]:
+        """What it has made and not written yet: kept by whoever has to end it."""
+        return self.draft.partial() if self.draft else []
 
     @property
     def at_work(self) -> bool:
@@ -132,7 +141,11 @@ class Run:
             log.info("%s still waits for %d function results", self.interaction.id, len(waiting))
             await self._settle("requires_action", ())
             return
-        if not self.slot.is_set():
+        with self._interruptible() as scope:
+            # Whoever may go at once is told so within a few turns of the loop; that is no waiting to write down.
+            with anyio.move_on_after(_AT_ONCE_S):
+                await self.slot.wait()
+        if not (self.slot.is_set() or scope.cancelled_caught):
             await self._write_note(replace(self._note, waiting=True))
         with self._interruptible() as scope:
             await self.slot.wait()
@@ -273,8 +286,10 @@ class Run:
 
     async def _go_on(self, verdict: Verdict, usage: Usage | None) -> None:
         note = self._timed(self._note.next_call(usage, bad=bool(verdict.bad_calls)))
-        written = await self._core.store.append(
-            self.interaction.id, self.interaction.epoch, verdict.steps, pending=note.as_dict()
+        written = await self._held(
+            lambda: self._core.store.append(
+                self.interaction.id, self.interaction.epoch, verdict.steps, pending=note.as_dict()
+            )
         )
         self.draft = None
         self._note = note
@@ -351,24 +366,36 @@ class Run:
         error: Json | None = None,
         finish_reason: str | None = None,
     ) -> None:
-        """Write the outcome; while the disk refuses it, hold it for a bounded time and try again."""
+        """Write the outcome."""
         self.settling = True
+        settled = await self._held(
+            lambda: self._core.store.settle(
+                self.interaction.id,
+                self.interaction.epoch,
+                status,
+                steps=steps,
+                usage=usage,
+                error=error,
+                finish_reason=finish_reason,
+                # A clock that goes back must not end a run before it began.
+                now=max(self._core.clock(), self.interaction.started_at or 0.0),
+            )
+        )
+        self.settled.set()
+        self.interaction = settled
+        self.channel.journalled(steps, generated(self._own))
+        self.channel.status(settled)
+        await self._keep_alive(settled)
+
+    async def _held(self, write: Callable[[], Awaitable[T]]) -> T:
+        """Write what was made; while the disk refuses it, hold it for a bounded time and try again: a model's answer
+        and a tool's result cannot be had a second time."""
         loop = asyncio.get_running_loop()
         end = loop.time() + self._core.settings.journal_patience_s
         pause = 0.1
         while True:
             try:
-                settled = await self._core.store.settle(
-                    self.interaction.id,
-                    self.interaction.epoch,
-                    status,
-                    steps=steps,
-                    usage=usage,
-                    error=error,
-                    finish_reason=finish_reason,
-                    # A clock that goes back must not end a run before it began.
-                    now=max(self._core.clock(), self.interaction.started_at or 0.0),
-                )
+                written = await write()
                 break
             except (StorageFull, StorageError) as refused:
                 self._core.refused[self.interaction.id] = refused
@@ -377,11 +404,8 @@ class Run:
                 log.warning("%s: %s; trying again", self.interaction.id, refused)
             await asyncio.sleep(pause)
             pause = min(pause * 2, 5.0)
-        self._core.refused.pop(settled.id, None)
-        self.interaction = settled
-        self.channel.journalled(steps, generated(self._own))
-        self.channel.status(settled)
-        await self._keep_alive(settled)
+        self._core.refused.pop(self.interaction.id, None)
+        return written
 
     async def _keep_alive(self, settled: Interaction) -> None:
         """A run that took long must not find its session expired before anybody read the answer."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import fcntl
 import logging
 import os
 import shutil
@@ -20,6 +21,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
+
+import anyio
 
 from interactd.errors import SandboxUnavailable, StorageError, StorageFull
 from interactd.sandbox.disks import image, loops
@@ -56,6 +59,8 @@ class _Disk:
     rooms: Rooms | None = None
     device: int = 0
     """The number of what is mounted: its folder may have been renamed meanwhile."""
+    held: int = -1
+    """A descriptor of the image, locked: no other daemon takes the disk for one that nobody uses."""
     users: int = 0
     left: asyncio.Event = field(default_factory=asyncio.Event)
     used_at: float = 0.0
@@ -67,10 +72,19 @@ class Disks:
     Args:
         images: whether new environments get an image where that can be done.
         clock: tells the time of day.
+        attend: called before something is mounted, to have somebody there who unmounts it when this process is killed.
     """
 
-    def __init__(self, root: Path, *, images: bool = True, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        images: bool = True,
+        clock: Callable[[], float] = time.time,
+        attend: Callable[[], None] = lambda: None,
+    ) -> None:
         self._root = root
+        self._attend = attend
         self._clock = clock
         self._images = images
         self._why: str | None = None if images else "images are off"
@@ -83,29 +97,24 @@ class Disks:
         """Why new environments are plain folders; None when they get an image. Tried out once, for real."""
         async with self._trying:
             if not self._tried:
-                self._why = await asyncio.to_thread(self._try)
-                self._tried = True
+                self._attend()
+                await _through(self._try_out)
         return self._why
 
+    def _try_out(self) -> None:
+        # Noted here, so that it is known to whoever closes also when nobody waits for it any more.
+        self._why = self._try()
+        self._tried = True
+
     def _try(self) -> str | None:
-        if not sys.platform.startswith("linux") or os.geteuid() != 0:
-            return "only root may mount"
-        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder = self._root / f".try-{os.getpid()}-{os.urandom(4).hex()}"
-        try:
-            # First: what is mounted before would be covered by it.
-            loops.share(self._root.resolve())
-            folder.mkdir(mode=0o700)
+        if (why := cannot(self._root)) is None:
             try:
-                _make(folder, 4)
-                (folder / DISK / "ws" / "x").write_bytes(b"x")
-                return None
-            finally:
-                _drop(folder)
-                shutil.rmtree(folder, ignore_errors=True)
-        except OSError as error:
-            log.info("no disk images: %s", error)
-            return f"a disk image cannot be made or mounted: {error.strerror or error}"
+                loops.share(self._root.resolve())
+            except OSError as error:
+                why = f"mounts cannot be shared: {error.strerror}"
+        if why is not None:
+            log.info("environments are plain folders, their size is watched: %s", why)
+        return why
 
     # -- one environment ---------------------------------------------------------------------------------------------
     async def make(self, id: str, folder: Path, disk_mb: int) -> Rooms:
@@ -155,7 +164,7 @@ class Disks:
         disk = self._disks.setdefault(id, _Disk())
         async with disk.lock:
             if disk.rooms is None:
-                disk.rooms = await self._attached(id, disk_mb)
+                disk.rooms, disk.held = await self._attached(id, disk_mb)
                 disk.device = disk.rooms.device
             disk.users += 1
         try:
@@ -164,6 +173,18 @@ class Disks:
             disk.users -= 1
             disk.used_at = self._clock()
             disk.left.set()
+
+    async def keep(self, id: str) -> None:
+        """Write what is in an environment's image down to the disk that holds it: what waits in memory for that is
+        lost should the disk be full by then.
+
+        Raises:
+            OSError: it is full.
+        """
+        disk = self._disks.get(id)
+        if disk is not None and disk.rooms is not None and disk.rooms.quota is not None:
+            folder = disk.rooms.workspace.parent
+            await _through(lambda: loops.sync(folder))
 
     async def close(self, id: str) -> None:
         """Unmount an environment's disk, when nobody uses it any more (bounded: 10 s, then regardless)."""
@@ -177,8 +198,9 @@ class Disks:
                         disk.left.clear()
                         await disk.left.wait()
             rooms, disk.rooms = disk.rooms, None
+            held, disk.held = disk.held, -1
             if rooms is not None and rooms.quota is not None:
-                await _through(lambda: _detach(disk.device))
+                await _through(lambda: _left(held, disk.device))
         if self._disks.get(id) is disk and disk.rooms is None and not disk.users:
             del self._disks[id]
 
@@ -191,7 +213,10 @@ class Disks:
     async def aclose(self) -> None:
         """Unmount everything."""
         await asyncio.gather(*(self._close_or_say(id) for id in list(self._disks)))
-        if self._tried and self._why is None:
+        # A trial that is under way would leave its mount behind.
+        async with self._trying:
+            mounted = self._tried and self._why is None
+        if mounted:
             # The folder itself, where it had to become a mount; whatever is left beneath goes with it.
             await _through(self.reap)
             self._tried = False
@@ -207,35 +232,47 @@ class Disks:
         if not sys.platform.startswith("linux") or os.geteuid() != 0:
             return 0
         root, count = self._root.resolve(), 0
+        in_use = False
         for one in loops.mounts_below(root):
+            if (one.target == root and in_use) or _in_use(one.target.parent / IMAGE):
+                in_use = True
+                continue
             loops.thaw(one.target)
             try:
                 loops.unmount(one.target, 0.2)
                 count += 1
             except OSError as error:
                 log.warning("%s could not be unmounted: %s", one.target, error)
-        return count + loops.release_below(root)
+        return count + loops.release_below(root, unless=_in_use)
 
     # -- inside ------------------------------------------------------------------------------------------------------
     async def _begin(self, id: str, folder: Path, work: Callable[[], Rooms]) -> Rooms:
         disk = self._disks.setdefault(id, _Disk())
         async with disk.lock:
-            disk.rooms = await _through(work)
+            try:
+                disk.rooms = await _through(work)
+            except asyncio.CancelledError:
+                # It was made to its end, and nobody will hear of it.
+                with anyio.CancelScope(shield=True):
+                    await asyncio.to_thread(_drop, folder)
+                raise
             disk.device = disk.rooms.device
+            if disk.rooms.quota is not None:
+                disk.held = _hold(disk.rooms.quota.image)
             disk.used_at = self._clock()
             return disk.rooms
 
-    async def _attached(self, id: str, disk_mb: int) -> Rooms:
+    async def _attached(self, id: str, disk_mb: int) -> tuple[Rooms, int]:
         folder = self._root / id
         if not (folder / IMAGE).exists():
-            return _plain(folder)
+            return _plain(folder), -1
         if (why := await self.why_not()) is not None and self._images:
             raise SandboxUnavailable(
                 f"the files of environment {id} are in a disk image, and it cannot be mounted: {why}",
                 repair="Start the daemon as root, as when the environment was made; or use another environment.",
             )
         try:
-            return await _through(lambda: _attach(folder, disk_mb))
+            return await _through(lambda: _held(folder, disk_mb))
         except OSError as error:
             kind = StorageFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageError
             raise kind(
@@ -246,13 +283,34 @@ class Disks:
             ) from error
 
 
+def cannot(parent: Path) -> str | None:
+    """Make and mount an image in a folder, and say why that is impossible; None when it worked. Blocking, 10 ms."""
+    if not sys.platform.startswith("linux") or os.geteuid() != 0:
+        return "only root may mount"
+    parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = parent / f".try-{os.getpid()}-{os.urandom(4).hex()}"
+    try:
+        folder.mkdir(mode=0o700)
+        try:
+            _make(folder, 4)
+            (folder / DISK / "ws" / "x").write_bytes(b"x")
+            return None
+        finally:
+            _drop(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        return f"a disk image cannot be made or mounted: {error.strerror or error}"
+
+
 async def _through(work: Callable[[], T]) -> T:
     """Do blocking work to its end, also when who waits for it is cancelled: half a mount is nobody's."""
     task = asyncio.ensure_future(asyncio.to_thread(work))
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait({task})
+        # A cancel scope of anyio's cancels again and again.
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait({task})
         raise
 
 
@@ -318,6 +376,51 @@ def _attach(folder: Path, disk_mb: int) -> Rooms:
             image.check(there, force=True)
             _mount(folder)
     return _rooms(folder, image=True)
+
+
+def _hold(there: Path) -> int:
+    """Take a share of an image's lock. It goes with this process, however that ends."""
+    fd = os.open(there, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    fcntl.flock(fd, fcntl.LOCK_SH)
+    return fd
+
+
+def _held(folder: Path, disk_mb: int) -> tuple[Rooms, int]:
+    fd = _hold(folder / IMAGE)
+    try:
+        return _attach(folder, disk_mb), fd
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _left(held: int, device: int) -> None:
+    """Unmount, unless another daemon is using it too: then that one does so at last."""
+    try:
+        if _alone(held):
+            _detach(device)
+    finally:
+        os.close(held)
+
+
+def _alone(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _in_use(there: Path) -> bool:
+    """Whether a daemon that lives has this image mounted."""
+    try:
+        fd = os.open(there, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        return not _alone(fd)
+    finally:
+        os.close(fd)
 
 
 def _mount(folder: Path) -> None:

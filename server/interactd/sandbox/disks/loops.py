@@ -14,7 +14,7 @@ import os
 import stat
 import struct
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -173,6 +173,21 @@ def thaw(folder: Path) -> None:
             os.close(fd)
 
 
+def sync(folder: Path) -> None:
+    """Write the file system that a folder is on down to the disk that holds its image. Blocking.
+
+    Raises:
+        OSError: that disk is full, or broken.
+    """
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if _libc.syncfs(fd) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+    finally:
+        os.close(fd)
+
+
 def trim(folder: Path) -> None:
     """Give room that is free inside back to the disk that holds the image. Best effort: not every disk can."""
     with contextlib.suppress(OSError):
@@ -217,12 +232,14 @@ def _plain(word: str) -> str:
     return word
 
 
-def release_below(root: Path) -> int:
-    """Detach every loop device whose backing file is (or was) beneath a folder; returns how many."""
+def release_below(root: Path, unless: Callable[[Path], bool]) -> int:
+    """Detach every loop device whose backing file is (or was) beneath a folder, unless that is said to be in use;
+    returns how many."""
     count = 0
     for entry in Path("/sys/block").glob("loop*/loop/backing_file"):
         with contextlib.suppress(OSError):
-            if not entry.read_text().startswith(f"{root}/"):
+            backing = entry.read_text().rstrip("\n")
+            if not backing.startswith(f"{root}/") or unless(Path(backing)):
                 continue
             fd = os.open(f"/dev/{entry.parent.parent.name}", os.O_RDONLY | os.O_CLOEXEC)
             try:

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar, cast
 
 from interactd.errors import InvalidArgument, NotFound, SandboxFailed, StorageFull
 from interactd.nouns import Json
+from interactd.sandbox.egress.log import RequestLog
 from interactd.sandbox.environments.output import Capped
 from interactd.sandbox.environments.place import Place, Wanted, close
 from interactd.sandbox.environments.searching import SCRIPT
@@ -51,6 +52,7 @@ class LeasedWorkspace:
         self._open_way = open_way
         self._capture = capture
         self._requires = requires
+        self.requests = RequestLog()
         self._began = time.time()
         self._over = False
         self._folders: list[Folder] = []
@@ -168,7 +170,8 @@ class LeasedWorkspace:
     # -- the run -----------------------------------------------------------------------------------------------------
     async def egress_log(self) -> list[Json]:
         entries = [entry for way in self._ways for entry in way.log()]
-        return [entry for entry in entries if float(entry.get("at") or 0) >= self._began]
+        own = [entry for entry in entries if float(entry.get("at") or 0) >= self._began]
+        return sorted([*own, *self.requests.as_list()], key=lambda entry: float(entry["at"]))
 
     async def capture(self, interaction_id: str) -> list[Artifact]:
         self._check()

@@ -222,6 +222,7 @@ def copy(
     max_files: int,
     owner: tuple[int, int] | None = None,
     link_ok: Callable[[bytes, bytes], bool] = lambda _path, _to: True,
+    writable: bool = False,
 ) -> Copied:
     """Copy a tree into a folder, over what is there: plain files (shared copy-on-write where the file system can),
     folders, and links as they are; everything else is left out and counted. Holes stay holes.
@@ -229,6 +230,7 @@ def copy(
     Args:
         owner: uid and gid for what is made; None leaves it to the process.
         link_ok: whether to make a link, given its path and where it points.
+        writable: whether their owner may write the copies of files that are read-only.
 
     Raises:
         ValueError: more bytes or files than allowed.
@@ -245,7 +247,7 @@ def copy(
             elif found.kind == "file":
                 if done.bytes + found.stat.st_blocks * 512 > max_bytes or done.files >= max_files:
                     raise ValueError(f"it has more than {max_bytes} bytes or {max_files} files")
-                _copy_file(source, found, fd, name, done, owner)
+                _copy_file(source, found, fd, name, done, owner, 0o600 if writable else 0)
                 continue
             elif found.kind == "link":
                 to = _read_link(source, found.path)
@@ -292,7 +294,9 @@ def _read_link(root: int, path: bytes) -> bytes:
         os.close(fd)
 
 
-def _copy_file(root: int, found: Found, folder: int, name: bytes, done: Copied, owner: tuple[int, int] | None) -> None:
+def _copy_file(
+    root: int, found: Found, folder: int, name: bytes, done: Copied, owner: tuple[int, int] | None, mode: int
+) -> None:
     look = beneath.open_beneath(root, found.path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
     try:
         info = os.fstat(look)
@@ -305,7 +309,7 @@ def _copy_file(root: int, found: Found, folder: int, name: bytes, done: Copied, 
             done.cloned += copy_bytes(look, out, info.st_size)
             if owner is not None:
                 os.fchown(out, *owner)
-            os.fchmod(out, stat.S_IMODE(info.st_mode) & 0o777)
+            os.fchmod(out, stat.S_IMODE(info.st_mode) & 0o777 | mode)
             os.utime(out, ns=(info.st_atime_ns, info.st_mtime_ns))
         finally:
             os.close(out)

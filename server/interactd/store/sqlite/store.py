@@ -20,7 +20,7 @@ from interactd.store.sqlite import connect, deleting, migrations, retention
 from interactd.store.sqlite.archive import SqliteArchive
 from interactd.store.sqlite.checkpoints import Checkpointer
 from interactd.store.sqlite.ledger import SqliteLedger
-from interactd.store.sqlite.queries import arrival, environments, history, removal, rows, search, sessions, turns
+from interactd.store.sqlite.queries import environments, history, inbox, removal, rows, search, sessions, turns
 from interactd.store.sqlite.queries.money import booking
 from interactd.store.sqlite.queries.schedules import hooks
 from interactd.store.sqlite.readers import Readers
@@ -54,7 +54,7 @@ class SqliteStore:
         self.upkeep = Upkeep(path, lambda: self._writer is not None and self._writer.busy)
         self.spare = Spare(path)
         self.archive = SqliteArchive(path, self._write)
-        self.retention = SqliteRetention(path, self._read, self._write, self.upkeep, self.spare)
+        self.retention = SqliteRetention(path, self._read, self._write, self.upkeep, self.spare, self._clear)
 
     async def open(self) -> None:
         if self._writer is not None:
@@ -80,7 +80,6 @@ class SqliteStore:
             connect.use_wal(connection, self.file)
             migrations.migrate(connection, self.file)
             connection.execute("PRAGMA busy_timeout = 1000")
-            arrival.condemn(connection, None)
             self.spare.take()
         except (sqlite3.Error, OSError, StorageError) as error:
             if connection is not None:
@@ -138,6 +137,9 @@ class SqliteStore:
     async def fork_session(self, session: Session, key: IdempotencyKey | None = None) -> Started:
         values = rows.session_values(session)
         return await self._write(lambda db: sessions.fork(db, values, key), size=_size(values), intake=True)
+
+    async def set_approvals(self, session_id: str, approvals: Json | None) -> None:
+        await self._write(lambda db: sessions.set_approvals(db, session_id, approvals))
 
     async def set_expiry(self, session_id: str, ttl_s: float | None, expires_at: float | None) -> None:
         await self._write(lambda db: sessions.set_expiry(db, session_id, ttl_s, expires_at))
@@ -209,12 +211,14 @@ class SqliteStore:
         pending: Json | None = None,
         durable: bool = False,
         bill: Bill | None = None,
+        key: IdempotencyKey | None = None,
     ) -> list[Step]:
-        values, size = rows.step_values(steps, time.time())
+        now = time.time()
+        values, size = rows.step_values(steps, now)
         note = None if pending is None else rows.dump(pending)
 
         def append(db: sqlite3.Connection) -> int:
-            first = turns.append(db, interaction_id, epoch, values, note)
+            first = turns.append(db, interaction_id, epoch, values, note, key, now)
             if bill is not None:
                 booking.book(db, bill)
             return first
@@ -284,8 +288,25 @@ class SqliteStore:
     async def unfinished(self) -> list[Interaction]:
         return await self._read(history.unfinished)
 
-    async def mark_read(self, interaction_id: str, now: float) -> None:
-        await self._write(lambda db: turns.mark_read(db, interaction_id, now))
+    async def mark_read(self, interaction_id: str, now: float, *, grace_s: float = 0.0) -> None:
+        await self._write(lambda db: inbox.mark_read(db, interaction_id, now, grace_s))
+
+    async def list_interactions(
+        self,
+        which: Literal["unread", "waiting", "open"],
+        *,
+        owner: str = "local",
+        session_id: str | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> tuple[list[Interaction], int]:
+        return await self._read(inbox.page, which, owner, session_id, limit, after)
+
+    async def due(self) -> list[tuple[str, float | None]]:
+        return await self._read(inbox.due)
+
+    async def descendants(self, interaction_id: str) -> list[Interaction]:
+        return await self._read(inbox.descendants, interaction_id)
 
     async def count_unread(self, *, owner: str = "local") -> int:
         return await self._read(history.count_unread, owner)

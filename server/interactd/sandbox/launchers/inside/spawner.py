@@ -3,15 +3,16 @@
 A program that is killed while it starts can leave a child that waits for it for ever (bubblewrap's, before it learns of
 its parent's death). Such strays become children of this process, which ends them.
 
-Run as `python -I -S spawner.py FD`. Forking here and not in the daemon keeps a threaded process with secrets in its
-memory out of it, is faster, and gives the sandboxes a parent whose thread never ends (PR_SET_PDEATHSIG follows the
-thread). When the daemon dies, by SIGKILL too, the socket ends and every sandbox is killed.
+Run as `python -I -S spawner.py FD [DISKS]`. Forking here and not in the daemon keeps a threaded process with secrets in
+its memory out of it, is faster, and gives the sandboxes a parent whose thread never ends (PR_SET_PDEATHSIG follows the
+thread). When the daemon dies, by SIGKILL too, the socket ends, every sandbox is killed, and what is mounted beneath the
+folder DISKS (see `sandbox/disks`) is unmounted.
 
 Requests are length-prefixed JSON, with descriptors attached: `spawn`, `listen`, `kill`. Answers are `{"id", "pid"}` or
 `{"id", "error"}`, and `{"exited", "status"}` when a child ended.
 """
 
-# ruff: noqa: PTH102, PTH112, PTH118 - pathlib is not worth its import here
+# ruff: noqa: PTH102, PTH112, PTH118, PTH120 - pathlib is not worth its import here
 
 from __future__ import annotations
 
@@ -31,6 +32,7 @@ PR_SET_CHILD_SUBREAPER = 36
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
 MS_BIND, MS_REC, MS_SLAVE, MS_NOSUID, MS_NODEV = 0x1000, 0x4000, 1 << 19, 0x2, 0x4
 NS_GET_USERNS = 0xB701
+MNT_DETACH = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -72,6 +74,10 @@ def become(plan: dict[str, Any], fds: list[int]) -> None:
     high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 200) for fd in fds]
     error = high[0]
     try:
+        for path in plan.get("join", []):
+            fd = os.open(path, os.O_WRONLY)
+            os.write(fd, b"0")
+            os.close(fd)
         if plan.get("stage"):
             stage(plan["stage"]["root"], plan["stage"]["sources"])
         null = os.open("/dev/null", os.O_RDWR)
@@ -133,6 +139,26 @@ def own_children() -> list[int]:
                 if int(file.read().rpartition(b")")[2].split()[1]) == me:
                     found.append(int(name))
     return found
+
+
+def unmount_below(root: str) -> None:
+    """Unmount the disks that no living daemon has its hand on."""
+    with open("/proc/self/mountinfo", errors="surrogateescape") as file:
+        targets = [line.split()[4].replace("\\040", " ") for line in file]
+    kept = False
+    for target in sorted((one for one in targets if one == root or one.startswith(root + "/")), reverse=True):
+        if target == root and kept:
+            return
+        with contextlib.suppress(OSError):
+            image = os.open(os.path.join(os.path.dirname(target), "disk.img"), os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(image, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                kept = True
+                continue
+            finally:
+                os.close(image)
+        _libc.umount2(os.fsencode(target), MNT_DETACH)
 
 
 class Spawner:
@@ -238,6 +264,8 @@ def main() -> None:
             spawner.run()
     finally:
         spawner.end()
+        if len(sys.argv) > 2 and os.geteuid() == 0:
+            unmount_below(os.path.realpath(sys.argv[2]))
 
 
 main()

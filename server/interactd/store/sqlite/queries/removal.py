@@ -18,9 +18,9 @@ from interactd.errors import Conflict
 from interactd.ids import new_id
 from interactd.nouns import Json
 from interactd.store.port import Receipt
-from interactd.store.sqlite.queries import leftovers, pieces, rows, sessions
+from interactd.store.sqlite.queries import inbox, leftovers, pieces, rows, sessions
+from interactd.store.sqlite.queries.environments import DUE as _DUE
 from interactd.store.sqlite.queries.money import folding
-from interactd.store.sqlite.queries.pieces import DUE as _DUE
 from interactd.store.sqlite.queries.pieces import set_due
 
 ENTRIES_PIECE: Final = 100
@@ -45,12 +45,13 @@ def delete(connection: sqlite3.Connection, id: str, now: float, *, reason: str =
     row = _there(connection, id)
     under_way = _begun(connection).get(id) or _take_out(connection, id, now, reason)
     counts: dict[str, int] = under_way["removed"]
+    now = under_way["now"]
     stone = (row[1], now, under_way["reason"])
     while pieces.remove_some(connection, id, counts, stone):
         pass
-    keys = connection.execute("DELETE FROM idempotency_keys WHERE session_id = ?", (id,)).rowcount
+    _orphan_keys(connection, id)
     connection.execute("DELETE FROM sessions WHERE id = ?", (id,))
-    named = {"sessions": 1, "interactions": 0, "steps": 0, "index_entries": 0, "idempotency_keys": keys}
+    named = {"sessions": 1, "interactions": 0, "steps": 0, "index_entries": 0}
     receipt = Receipt(new_id("receipt"), id, now, {**named, **counts}, under_way["kept"])
     connection.execute(
         "INSERT INTO tombstones (id, kind, session_id, owner, created_at, deleted_at, reason, receipt)"
@@ -117,7 +118,7 @@ def expired(connection: sqlite3.Connection, now: float, limit: int) -> list[str]
         " AND NOT EXISTS (SELECT 1 FROM interactions WHERE session_id = sessions.id"
         " AND status IN ('in_progress', 'requires_action') AND status = 'in_progress')"
         " AND NOT EXISTS (SELECT 1 FROM interactions WHERE session_id = sessions.id AND status = 'queued')"
-        " ORDER BY expires_at LIMIT ?",
+        f" AND NOT {inbox.HELD} ORDER BY expires_at LIMIT ?",
         (now, max(0, min(limit, 10_000))),
     )
     return [row[0] for row in found]
@@ -132,7 +133,8 @@ def is_over(connection: sqlite3.Connection, id: str, now: float) -> bool:
     """Whether a session that `expired` named still is."""
     row = connection.execute(
         "SELECT 1 FROM sessions WHERE id = ? AND expires_at <= ? AND NOT EXISTS"
-        " (SELECT 1 FROM interactions WHERE session_id = sessions.id AND status IN ('queued', 'in_progress'))",
+        " (SELECT 1 FROM interactions WHERE session_id = sessions.id AND status IN ('queued', 'in_progress'))"
+        f" AND NOT {inbox.HELD}",
         (id, now),
     ).fetchone()
     return row is not None
@@ -237,6 +239,15 @@ def _hand_over(connection: sqlite3.Connection, id: str, now: float) -> dict[str,
             moved += 1
             below, current = current, node[1]
     return {"interactions": moved, "sessions": sorted({heir for heir, _ in anchors})} if moved else {}
+
+
+def _orphan_keys(connection: sqlite3.Connection, id: str) -> None:
+    """Keep that these keys were used, so that a repeated call starts nothing; not what they were."""
+    found = connection.execute("SELECT owner, key FROM idempotency_keys WHERE session_id = ?", (id,)).fetchall()
+    for owner, key in found:
+        connection.execute(
+            "UPDATE idempotency_keys SET key = ? WHERE owner = ? AND key = ?", (sessions.orphan(key), owner, key)
+        )
 
 
 # -- housekeeping --------------------------------------------------------------------------------------------

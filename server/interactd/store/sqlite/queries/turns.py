@@ -153,15 +153,27 @@ def ask_cancel(connection: sqlite3.Connection, id: str, now: float) -> None:
 
 
 def append(
-    connection: sqlite3.Connection, id: str, epoch: int, steps: Sequence[rows.StepValues], pending: str | None
+    connection: sqlite3.Connection,
+    id: str,
+    epoch: int,
+    steps: Sequence[rows.StepValues],
+    pending: str | None,
+    key: IdempotencyKey | None = None,
+    now: float = 0.0,
 ) -> int:
     """Append steps and replace the note of what is pending; returns the first one's seq."""
-    row = connection.execute("SELECT epoch, status, steps FROM interactions WHERE id = ?", (rows.exact(id),)).fetchone()
+    row = connection.execute(
+        "SELECT epoch, status, steps, session_id FROM interactions WHERE id = ?", (rows.exact(id),)
+    ).fetchone()
     if row is None:
         raise rows.missing(connection, "interaction", id)
     _fence(id, epoch, row[0], row[1])
     connection.execute("UPDATE interactions SET steps = steps + ?, pending = ? WHERE id = ?", (len(steps), pending, id))
     _insert_steps(connection, id, row[2], steps)
+    if key is not None:
+        if sessions.started_before(connection, "respond", key, now):
+            raise Conflict("this idempotency_key was used just now", repair="Repeat the call.", id=id)
+        sessions.keep_key(connection, "respond", key, id, row[3], now)
     return row[2]
 
 
@@ -237,14 +249,6 @@ def place(connection: sqlite3.Connection, id: str, epoch: int, environment_id: s
         (rows.clean(environment_id), isolation, id),
     )
     connection.execute("UPDATE sessions SET environment = ? WHERE id = ?", (rows.dump(environment_id), row[2]))
-
-
-def mark_read(connection: sqlite3.Connection, id: str, now: float) -> None:
-    """Note when the finished result was first fetched."""
-    connection.execute(
-        "UPDATE interactions SET read_at = ? WHERE id = ? AND read_at IS NULL AND finished_at IS NOT NULL",
-        (now, rows.exact(id)),
-    )
 
 
 def steps_as_kept(steps: Sequence[Step], first: int, values: Sequence[rows.StepValues]) -> list[Step]:
