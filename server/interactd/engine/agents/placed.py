@@ -98,7 +98,7 @@ class PlacedRun(Run):
             return wanted
         body = definition.environment if wanted is None or wanted == choice.FRESH else wanted
         made = await told_once(
-            environments.create(body, owner=self._session.owner, cwd=self._note.cwd),
+            environments.create(body, owner=self._session.owner, cwd=self._note.cwd, made_for=self._session.id),
             f"environment of {self.interaction.id}",
         )
         with anyio.CancelScope(shield=True):

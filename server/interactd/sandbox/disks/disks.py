@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
+import anyio
+
 from interactd.errors import SandboxUnavailable, StorageError, StorageFull
 from interactd.sandbox.disks import image, loops
 from interactd.sandbox.disks.quota import RESERVE, Quota
@@ -247,7 +249,13 @@ class Disks:
     async def _begin(self, id: str, folder: Path, work: Callable[[], Rooms]) -> Rooms:
         disk = self._disks.setdefault(id, _Disk())
         async with disk.lock:
-            disk.rooms = await _through(work)
+            try:
+                disk.rooms = await _through(work)
+            except asyncio.CancelledError:
+                # It was made to its end, and nobody will hear of it.
+                with anyio.CancelScope(shield=True):
+                    await asyncio.to_thread(_drop, folder)
+                raise
             disk.device = disk.rooms.device
             if disk.rooms.quota is not None:
                 disk.held = _hold(disk.rooms.quota.image)
@@ -300,7 +308,9 @@ async def _through(work: Callable[[], T]) -> T:
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait({task})
+        # A cancel scope of anyio's cancels again and again.
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait({task})
         raise
 
 
