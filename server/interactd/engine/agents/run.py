@@ -194,7 +194,7 @@ class AgentRun(PlacedRun):
 
     async def _take(self, draft: Draft, finished: Finished, toolbox: Toolbox) -> Ending | None:
         """Journal an answer, with the calls that are made next; or end the turn with it."""
-        usage = plus(self._note.usage, finished.usage or self._estimated(draft))
+        usage = plus(self._note.usage, self._used(draft, finished.usage))
         must_call = self.interaction.generation_config.tool_choice == "any"
         verdict = self.purse.judged(judged(draft.partial(), finished, self._own, toolbox, must_call=must_call))
         goes_on = verdict.status in (None, "requires_action")
@@ -217,11 +217,17 @@ class AgentRun(PlacedRun):
         self.draft = None
         return None
 
-    def _estimated(self, draft: Draft) -> Usage | None:
-        """Tokens of a call whose provider does not count: an unknown figure must not pass a limit as zero."""
+    def _used(self, draft: Draft, said: Usage | None) -> Usage | None:
+        """Tokens of a call: what its provider counts, and an estimate of what it does not, or says to be nothing. An
+        unknown figure must not pass a limit as zero."""
         if self._asked is None:
-            return None
-        return Usage(input=estimate_request(self._asked), output=max(1, draft.size // 4))
+            return said
+        said = said or Usage()
+        return replace(
+            said,
+            input=said.input or estimate_request(self._asked),
+            output=said.output or max(1, draft.size // 4),
+        )
 
     async def _leave(self) -> Ending | None:
         """Stop between two steps: nothing that has begun is unfinished."""
