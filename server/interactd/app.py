@@ -266,6 +266,13 @@ def _engine_settings(paths: Paths, config: Config) -> EngineSettings:
         home=str(paths.data),
         default_ttl_s=_session_ttl(config) or 0,
         max_running=limits.running,
+        provider_slots={
+            name: provider.max_running for name, provider in config.providers.items() if provider.max_running
+        },
+        lease_s=config.dispatch.lease_s,
+        retries=config.dispatch.retries,
+        start_timeout_s=config.dispatch.start_timeout_s or None,
+        timeout_s=config.dispatch.timeout_s or None,
         max_open=limits.running + limits.queued,
         max_queued=limits.queued_per_session,
         max_input_bytes=limits.input_bytes,

@@ -17,6 +17,7 @@ from interactd_tools.answers.interaction import View, read_already, show
 from interactd_tools.answers.progress import is_agents
 from interactd_tools.answers.text import call
 from interactd_tools.arguments.content import Input
+from interactd_tools.arguments.dispatch import Hidden, dispatch_of
 from interactd_tools.arguments.fields import (
     DEFAULT_TOKENS,
     Arguments,
@@ -74,6 +75,7 @@ class SendTurn(Arguments):
     if_busy: Annotated[
         Literal["conflict", "queue"], Field(description="While another turn runs: refuse, or wait in line.")
     ] = "conflict"
+    dispatch: Hidden | None = None
     idempotency_key: Key | None = None
 
 
@@ -107,6 +109,7 @@ async def send_turn(args: SendTurn, ctx: CallContext) -> ToolResult:
         tools=args.tools,
         background=args.background,
         if_busy=args.if_busy,
+        dispatch=dispatch_of(args.dispatch),
         idempotency_key=key_for(ctx, "send_turn", args, args.idempotency_key),
         caller=ctx.caller,
     )

@@ -106,6 +106,7 @@ class Provider(Section):
     first_byte_timeout_s: Seconds = 300
     idle_timeout_s: Seconds = 120
     max_retries: Annotated[int, Field(ge=0, le=10)] = 2
+    max_running: Annotated[int, Field(ge=1, le=10_000)] | None = None
     allow_http: bool = False
     enabled: bool = True
 
@@ -204,6 +205,15 @@ def _approvals(given: object) -> dict[str, Any]:
         raise ValueError(f"{where}: {error.problem}" if where else error.problem) from None
 
 
+class Dispatch(Section):
+    """When runs go, and how long one may take, where a turn does not say. Times of 0 are no limit."""
+
+    lease_s: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] = 30
+    retries: Annotated[int, Field(ge=0, le=20)] = 3
+    start_timeout_s: Annotated[float, Field(ge=0, le=7 * 86400, allow_inf_nan=False)] = 0
+    timeout_s: Annotated[float, Field(ge=0, le=7 * 86400, allow_inf_nan=False)] = 0
+
+
 def _provider_names(given: dict[str, Provider]) -> dict[str, Provider]:
     for name in given:
         if name in RESERVED or not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,39}", name):
@@ -229,5 +239,6 @@ class Config(Section):
     limits: Limits = Limits()
     approvals: Annotated[dict[str, Any], PlainValidator(_approvals)] = Field(default_factory=dict[str, Any])
     """What every agent has to ask before doing, or need not ask: the only place that may loosen a policy."""
+    dispatch: Dispatch = Dispatch()
     file: str | None = Field(default=None, exclude=True)
     """Where it was read from; `None` when there is no file. Not a setting."""

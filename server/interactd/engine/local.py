@@ -24,7 +24,7 @@ from interactd.engine.dispatch.queue import Queue
 from interactd.engine.dispatch.recovery import adopt
 from interactd.engine.dispatch.runners.keeper import Keeper
 from interactd.engine.dispatch.sweeper import sweep_for_ever
-from interactd.engine.port import Event, Inbox, Result
+from interactd.engine.port import Event, Inbox, Result, Standing
 from interactd.engine.retention.clock import ClockWatch
 from interactd.engine.retention.settings import RetentionSettings
 from interactd.engine.retention.storage import storage, vacuum
@@ -341,6 +341,9 @@ class LocalEngine:
     async def get_interaction(self, interaction_id: str, *, caller: Caller = LOCAL) -> Result:
         interaction, session = await self._core.interaction(interaction_id, caller)
         return await waiting.read(self._core, self._queue, interaction, session)
+
+    async def queue(self, *, limit: int = 100, caller: Caller = LOCAL) -> list[Standing]:
+        return await waiting.standings(self._core, self._queue, check_limit(limit, 1000), caller)
 
     # -- agents ----------------------------------------------------------------------------------------------
     async def agents(self, *, caller: Caller = LOCAL) -> tuple[list[AgentDefinition], list[AgentProblem]]:

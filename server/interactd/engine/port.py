@@ -75,6 +75,15 @@ class Inbox:
 
 
 @dataclass(slots=True)
+class Standing:
+    """An interaction that runs or waits, and why it waits."""
+
+    interaction: Interaction
+    queue_position: int | None = None
+    queue_reason: str | None = None
+
+
+@dataclass(slots=True)
 class Event:
     """A live event of one interaction, in order: `step.start`, `step.delta`, `step.stop`, `interaction.status`.
 
@@ -201,6 +210,10 @@ class Engine(Protocol):
         ...
 
     async def get_interaction(self, interaction_id: str, *, caller: Caller = LOCAL) -> Result: ...
+
+    async def queue(self, *, limit: int = 100, caller: Caller = LOCAL) -> list[Standing]:
+        """What runs and what waits, in the order in which it was accepted, with the reason for waiting."""
+        ...
 
     async def get_session(self, session_id: str, *, caller: Caller = LOCAL) -> Session: ...
 

@@ -269,6 +269,7 @@ METHODS: dict[str, Method] = {
     "cancel_all": _engine(Engine.cancel_all),
     "inbox": _engine(Engine.inbox),
     "get_interaction": _engine(Engine.get_interaction),
+    "queue": _engine(Engine.queue),
     "list_sessions": _engine(Engine.list_sessions),
     "get_session": _get_session,
     "fork_session": _engine(Engine.fork_session),

@@ -10,7 +10,7 @@ import dataclasses
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from interactd.engine.port import Event, Inbox, Result
+from interactd.engine.port import Event, Inbox, Result, Standing
 from interactd.models.port import ModelInfo
 from interactd.nouns import Interaction, Json, Session, Step
 from interactd.sandbox.environments_port import Artifact, Environment
@@ -72,6 +72,7 @@ def interaction(value: Interaction) -> Json:
             background=value.background or None,
             parent_id=value.parent_id,
             approvals=value.approvals,
+            dispatch=value.dispatch,
             attempt=value.attempt,
             usage=value.usage.as_dict() if value.usage else None,
             error=value.error,
@@ -105,6 +106,7 @@ def result(value: Result) -> Json:
         **_set(
             partial_text=value.partial_text or None,
             queue_position=value.queue_position,
+            queue_reason=value.queue_reason,
             waiting_for=value.waiting_for or None,
             replayed=value.replayed or None,
         ),
@@ -118,6 +120,14 @@ def inbox(value: Inbox) -> Json:
         "unread_total": value.unread_total,
         "waiting": [{name: item for name, item in result(one).items() if name != "steps"} for one in value.waiting],
         "waiting_total": value.waiting_total,
+    }
+
+
+def standing(value: Standing) -> Json:
+    """What runs or waits, and why."""
+    return {
+        "interaction": interaction(value.interaction),
+        **_set(queue_position=value.queue_position, queue_reason=value.queue_reason),
     }
 
 
@@ -221,6 +231,7 @@ _FORMS: dict[type[object], Any] = {
     Result: result,
     Inbox: inbox,
     Event: event,
+    Standing: standing,
     Receipt: receipt,
     Hit: hit,
     ModelInfo: model,

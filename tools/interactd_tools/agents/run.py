@@ -11,6 +11,7 @@ from interactd.engine.port import Result
 from interactd.errors import InteractdError, InvalidArgument
 from interactd_tools.answers.interaction import View, show
 from interactd_tools.arguments.content import Input
+from interactd_tools.arguments.dispatch import Shown, dispatch_of
 from interactd_tools.arguments.fields import DEFAULT_TOKENS, Arguments, Key, Line, SessionId
 from interactd_tools.arguments.places import AgentName, Approvals, Place, RunSeconds, RunTokens, Steps, limits
 from interactd_tools.context import Annotations, CallContext, ToolResult
@@ -35,6 +36,7 @@ class RunAgentBackground(Arguments):
     max_steps: Steps | None = None
     max_tokens: Annotated[RunTokens, Field(description="In and out, of the whole run.")] | None = None
     max_seconds: RunSeconds | None = None
+    dispatch: Shown | None = None
     idempotency_key: Key | None = None
 
 
@@ -99,6 +101,7 @@ async def _send(
         limits=limits(args.max_steps, args.max_tokens, args.max_seconds),
         approvals=args.approvals,
         background=True,
+        dispatch=dispatch_of(args.dispatch),
         idempotency_key=key,
         caller=ctx.caller,
     )

@@ -83,7 +83,7 @@ class LocalEnvironments:
         self._ways = ways or NetworkWays(None)
         self._kept = Artifacts(paths.data / "artifacts", store, capture_limits)
         self._places: dict[str, Place] = {}
-        self._disks = Disks(self._root, images=images, clock=clock)
+        self._disks = Disks(self._root, images=images, clock=clock, attend=launchers.attend)
         self._maker = Maker(self._root, self._disks, self._ways, self._choose)
         self.carrier = FileCarrier(self._root, self._kept, self._disks, self._maker)
         self._watch: asyncio.Task[None] | None = None
@@ -399,6 +399,10 @@ class LocalEnvironments:
     async def _after(self, place: Place) -> None:
         await place.settle()
         place.touch()
+        try:
+            await self._disks.keep(place.id)
+        except OSError as error:
+            log.error("files of environment %s may be lost, the disk is full: %s", place.id, error)
         row = await self._store.get_environment(place.id)
         if row is not None and row["status"] == "active":
             row["last_used_at"] = self._clock()
