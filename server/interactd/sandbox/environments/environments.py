@@ -188,6 +188,7 @@ class LocalEnvironments:
             **({"made_for": made_for} if made_for else {}),
         }
         self._ways.check(content["network"], content["env"])
+        await self._store.check()
         now = self._clock()
         row: Json = {
             "id": new_id("environment"),
