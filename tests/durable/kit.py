@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -66,13 +67,6 @@ class Rig:
 
         return await until(look)
 
-    async def moves(self, to: float) -> None:
-        """Set the clock, and wait until the loop has looked at it."""
-        self.clock.now = to
-        looks = self.store.schedules
-        del looks
-        await self.looked()
-
     async def looked(self) -> None:
         """Wait until everything that is due by the clock was decided."""
 
@@ -94,6 +88,11 @@ class Rig:
             return found if len(found) >= count else None
 
         return await until(look)
+
+    async def turn_started(self) -> str:
+        """Send a turn in a session of its own; returns its id."""
+        session = await self.engine.create_session(model="m1")
+        return (await self.engine.send_turn(session.id, "x")).interaction.id
 
     async def turn(self, text: str = "hello", **more: Any) -> str:
         """Send a turn in a session of its own and wait for its end; returns its id."""
@@ -209,10 +208,14 @@ class Receiver:
 
 
 @asynccontextmanager
-async def receiver(answer: Answers = status(200, body="thanks")) -> AsyncGenerator[Receiver]:  # noqa: B008
+async def receiver(
+    answer: Answers = status(200, body="thanks"),  # noqa: B008
+    *,
+    tls: ssl.SSLContext | None = None,
+) -> AsyncGenerator[Receiver]:
     """A receiver that listens on loopback."""
     made = Receiver(answer)
-    server = await asyncio.start_server(made._serve, "127.0.0.1", 0)  # pyright: ignore[reportPrivateUsage]
+    server = await asyncio.start_server(made._serve, "127.0.0.1", 0, ssl=tls)  # pyright: ignore[reportPrivateUsage]
     made.port = server.sockets[0].getsockname()[1]
     try:
         yield made

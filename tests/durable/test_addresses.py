@@ -12,6 +12,7 @@ from interactd.durable.webhooks.address import networks, place_of
 from interactd.durable.webhooks.sending import Sender
 from interactd.errors import NetworkRefused
 from interactd.nouns import Json
+from sandbox.egress.parts import TestAuthority
 
 pytestmark = pytest.mark.anyio
 
@@ -158,3 +159,18 @@ async def test_settings_of_the_guard_come_from_the_configuration(tmp_path: Path)
         await r.turn()
         await until(lambda: r.delivered(1))
         assert (await r.schedules.get_webhook(made.webhook.id)).last_success_at
+
+
+async def test_a_receiver_over_tls_is_known_by_its_certificate(tmp_path: Path) -> None:
+    authority = TestAuthority.make(tmp_path)
+    async with receiver(tls=authority.server("hooks.example")) as to:
+        sender = Sender(networks(["127.0.0.0/8"]), resolver=Names(["127.0.0.1"]), upstream=authority.trusting())
+        async with rig(tmp_path / "home", sender=sender) as r:
+            good = await r.schedules.create_webhook(uri=f"https://hooks.example:{to.port}/x")
+            sent = await r.schedules.ping_webhook(good.webhook.id)
+            assert (sent.status, sent.log[0].answer) == ("delivered", "thanks")
+            assert to.got[0].headers["host"] == f"hooks.example:{to.port}"
+            other = await r.schedules.create_webhook(uri=f"https://other.example:{to.port}/x")
+            refused = await r.schedules.ping_webhook(other.webhook.id)
+            assert "certificate is not good" in (refused.log[0].error or "")
+            assert len(to.got) == 1

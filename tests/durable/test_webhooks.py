@@ -427,54 +427,6 @@ async def test_what_cannot_be_one_is_refused_in_words(tmp_path: Path, arguments:
         assert not file.exists() or json.loads(file.read_text())["credentials"] == []
 
 
-async def test_a_thousand_deliveries_arrive_each_once(tmp_path: Path) -> None:
-    async with rig(tmp_path) as r:
-        session = await r.engine.create_session(model="m1")
-        async with receiver() as to:
-            await hook(r, to)
-            down = to.answer
-            to.answer = status(503)
-            sent = [r.engine.send_turn(session.id, "x", if_busy="queue") for _ in range(100)]
-            for _ in range(9):
-                more = await r.engine.create_session(model="m1")
-                sent += [r.engine.send_turn(more.id, "x", if_busy="queue") for _ in range(100)]
-            results = await asyncio.gather(*sent)
-            ids = {one.interaction.id for one in results}
-
-            async def all_there() -> bool:
-                return (await r.engine.status())["schedules"]["undelivered"] == 1000
-
-            await until(all_there, within_s=60)
-            to.answer = down
-            r.clock.now += 30
-            end = time.monotonic() + 90
-            while (left := (await r.engine.status())["schedules"]["undelivered"]) and time.monotonic() < end:
-                r.clock.now += 30
-                await asyncio.sleep(0.02)
-            assert left == 0
-            arrived = [got for got in to.got if True]
-            first: dict[str, Got] = {}
-            for got in arrived:
-                first.setdefault(got.json["data"]["id"], got)
-            assert set(first) == ids
-            assert len({got.headers["webhook-id"] for got in arrived}) == 1000
-
-
-async def test_two_daemons_do_not_deliver_one_event_twice(tmp_path: Path) -> None:
-    async with rig(tmp_path) as a, rig(tmp_path, clock=a.clock, model=a.model) as b, receiver() as to:
-        await hook(a, to)
-
-        async def slow(_: Got) -> bytes:
-            await asyncio.sleep(0.05)
-            return status(200)
-
-        to.answer = slow
-        await asyncio.gather(*(x.turn() for x in (a, b) for _ in range(10)))
-        await a.delivered(20)
-        assert len(to.got) == 20
-        assert len({got.headers["webhook-id"] for got in to.got}) == 20
-
-
 async def test_changing_a_webhook_checks_what_making_one_does(tmp_path: Path) -> None:
     async with rig(tmp_path) as r, receiver() as to:
         id, _ = await hook(r, to)
@@ -502,3 +454,33 @@ async def test_changing_a_webhook_checks_what_making_one_does(tmp_path: Path) ->
             with pytest.raises(InteractdError, match=said):
                 await r.schedules.update_webhook(id, changes)
         assert (await r.schedules.get_webhook(id)) == changed
+
+
+async def test_one_for_a_single_turn_is_told_of_that_one_however_late_it_comes(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r, receiver() as to:
+        ended = await r.turn()
+        await r.turn()
+        late = await r.schedules.create_webhook(uri=to.url("/late"), allow_local=True, interaction_id=ended[:25])
+        (got,) = await to.received(1)
+        assert (got.path, got.json["data"]["id"]) == ("/late", ended)
+        assert verified(got, late.new_signing_secret or "")["type"] == "interaction.completed"
+        gate = r.model.gate = asyncio.Event()
+        one, other = await r.turn_started(), await r.turn_started()
+        early = await r.schedules.create_webhook(
+            uri=to.url("/early"), allow_local=True, interaction_id=one, user_metadata={"n": 1}
+        )
+        gate.set()
+        await r.engine.wait(other, 10)
+        assert [got.path for got in await to.received(2)] == ["/late", "/early"]
+        assert to.got[1].json["data"]["id"] == one
+        assert to.got[1].json["user_metadata"] == {"n": 1}
+        assert (await r.schedules.list_webhooks()).items == []
+        assert (await r.schedules.get_webhook(early.webhook.id)).interaction_id == one
+        assert (await r.engine.status())["schedules"]["webhooks"] == 0
+        with pytest.raises(NotFound):
+            await r.schedules.create_webhook(uri="https://e.org", interaction_id="int_" + "0" * 26)
+        with pytest.raises(NotFound):
+            await r.schedules.create_webhook(uri="https://e.org", interaction_id=ended, caller=Caller(owner="other"))
+        await r.delivered(2)
+        assert await r.store.schedules.prune(r.clock.now + 1) >= 4
+        assert await r.store.schedules.secret_refs() == set()

@@ -28,9 +28,14 @@ _PROGRAMS = (
 )
 
 
+def present(podman: str) -> bool:
+    """Whether the image is there already. Blocking."""
+    return subprocess.run([podman, "image", "exists", NAME], check=False, capture_output=True).returncode == 0
+
+
 def there(podman: str) -> bool:
     """Whether the image is there, made now if it was not. Blocking, some seconds the first time."""
-    if subprocess.run([podman, "image", "exists", NAME], check=False, capture_output=True).returncode == 0:
+    if present(podman):
         return True
     python = Path("/usr/bin/python3").resolve()
     if not python.name.startswith("python3."):
@@ -48,7 +53,7 @@ def _fill(root: Path, python: Path) -> None:
     for name in ("usr/bin", "usr/lib", "etc", "tmp", "run", "proc", "dev", "sys", "workspace", "home/agent", "var"):
         (root / name).mkdir(parents=True)
     for name in ("bin", "sbin", "lib", "lib64"):
-        (root / name).symlink_to("usr/bin" if "bin" in name else "usr/lib")
+        (root / name).symlink_to("usr/bin" if "bin" in name else f"usr/{name}")
     programs = [python, *(Path(found) for name in _PROGRAMS if (found := shutil.which(name, path="/usr/bin:/bin")))]
     for program in programs:
         shutil.copy2(program.resolve(), root / "usr/bin" / program.name)

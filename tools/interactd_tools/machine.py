@@ -33,6 +33,7 @@ async def server_status(args: ServerStatus, ctx: CallContext) -> ToolResult:
     lines = [
         f"Running: {plural(busy, 'interaction')}, {queued} queued. Unread background results: {unread}.",
         await notice(ctx),
+        *_queues(status.get("dispatch") or {}),
         picks(str(status["auto"])) if status.get("auto") else "",
         *status_lines(cast("dict[str, Any]", status.get("schedules") or {})),
         _store(store),
@@ -65,6 +66,20 @@ def _spent(today: dict[str, Any] | None) -> str:
     if not today or not (today.get("steps") or today.get("budget")):
         return ""
     return f"Spent today: {usd(today)}, {today['tokens']:,} tokens{left(today)}"
+
+
+def _queues(dispatch: dict[str, Any]) -> list[str]:
+    """What waits, and for what; nothing when nothing does."""
+    if not dispatch.get("waiting"):
+        return []
+    lines = [f"Slots: {dispatch['running']} of {dispatch['max_running']} taken."]
+    if dispatch.get("delayed"):
+        lines.append(f"{plural(int(dispatch['delayed']), 'interaction')} not before a later time.")
+    for name, of in cast("dict[str, dict[str, Any]]", dispatch.get("providers") or {}).items():
+        if of["waiting"]:
+            most = f" of {of['max_running']}" if "max_running" in of else ""
+            lines.append(f"{name}: {of['running']}{most} running, {of['waiting']} waiting.")
+    return [" ".join(lines)]
 
 
 def _store(store: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from interactd_tools.answers.progress import is_agents
 from interactd_tools.answers.text import call
 from interactd_tools.arguments.amounts import Budget
 from interactd_tools.arguments.content import Input
+from interactd_tools.arguments.dispatch import Hidden, dispatch_of
 from interactd_tools.arguments.fields import (
     DEFAULT_TOKENS,
     Arguments,
@@ -76,6 +77,7 @@ class SendTurn(Arguments):
     if_busy: Annotated[
         Literal["conflict", "queue"], Field(description="While another turn runs: refuse, or wait in line.")
     ] = "conflict"
+    dispatch: Hidden | None = None
     idempotency_key: Key | None = None
 
 
@@ -110,6 +112,7 @@ async def send_turn(args: SendTurn, ctx: CallContext) -> ToolResult:
         background=args.background,
         budget=args.budget or None,
         if_busy=args.if_busy,
+        dispatch=dispatch_of(args.dispatch),
         idempotency_key=key_for(ctx, "send_turn", args, args.idempotency_key),
         caller=ctx.caller,
     )

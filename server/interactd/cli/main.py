@@ -111,6 +111,9 @@ def build_parser() -> argparse.ArgumentParser:
     chat.add_argument("--system", metavar="TEXT", help="system instruction for a new session")
     chat.add_argument("--thinking", choices=("minimal", "low", "medium", "high", "xhigh"), help="thinking level")
     chat.add_argument("--title", help="title for a new session")
+    chat.add_argument("--priority", type=int, metavar="N", help="go before turns of a lower one (-100 to 100)")
+    chat.add_argument("--start-timeout", metavar="TIME", help="give a turn up that has not begun by then: 30s, 10m")
+    chat.add_argument("--timeout", metavar="TIME", help="stop a turn that runs longer; what it made is kept")
     chat.add_argument("--ttl", metavar="TIME", help="how long to keep a new session: 90m, 24h, 7d, forever")
 
     sessions = add("sessions", "list sessions, newest activity first", _sessions)
@@ -126,6 +129,9 @@ def build_parser() -> argparse.ArgumentParser:
     show.add_argument("--detailed", action="store_true", help="thoughts, calls, results, tokens and costs too")
     show.add_argument("-n", "--limit", type=_positive, default=20, help="turns, counted from the end")
     show.add_argument("--before", metavar="INTERACTION", help="turns before this one")
+
+    queue = add("queue", "list what runs and what waits, and what it waits for", _queue)
+    queue.add_argument("-n", "--limit", type=_positive, default=100)
 
     search = add("search", "search everything said in all sessions", _search)
     search.add_argument("query", nargs="+", help='words, a "quoted phrase", or a prefix*')
@@ -164,6 +170,8 @@ def build_parser() -> argparse.ArgumentParser:
     schedules.triggers(triggers.add_subparsers(title="commands", metavar="COMMAND", dest="triggers_command"))
     webhooks = add("webhooks", "who is told of what happens: list, create, ping, rotate, deliveries", _webhooks)
     schedules.webhooks(webhooks.add_subparsers(title="commands", metavar="COMMAND", dest="webhooks_command"))
+
+    subcommands.data(add)
 
     setup = add("setup", "fetch the embedded model's weights (once; resumes where it stopped)", _setup)
     setup.add_argument(
@@ -255,6 +263,12 @@ def _show(args: argparse.Namespace) -> int:
     from interactd.cli.sessions import show
 
     return show(args)
+
+
+def _queue(args: argparse.Namespace) -> int:
+    from interactd.cli.sessions import list_queue
+
+    return list_queue(args)
 
 
 def _search(args: argparse.Namespace) -> int:

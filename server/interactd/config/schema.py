@@ -106,6 +106,7 @@ class Provider(Section):
     first_byte_timeout_s: Seconds = 300
     idle_timeout_s: Seconds = 120
     max_retries: Annotated[int, Field(ge=0, le=10)] = 2
+    max_running: Annotated[int, Field(ge=1, le=10_000)] | None = None
     allow_http: bool = False
     enabled: bool = True
 
@@ -135,6 +136,28 @@ class Daemon(Section):
 
     idle_exit_s: Annotated[float, Field(ge=0, le=86400 * 365, allow_inf_nan=False)] = 1800
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+Duration = Annotated[str | float, PlainValidator(_duration)]
+
+
+class Retention(Section):
+    """How long what is kept; `forever` until somebody deletes it. Sessions take `defaults.ttl` where `sessions` is not
+    given; artifacts go with their session at the latest."""
+
+    sessions: Duration | None = None
+    artifacts: Duration = "forever"
+    environments: Duration = "7d"
+    exports: Duration = "7d"
+    agents: Duration = "7d"
+    tombstones: Duration = "90d"
+    clock_grace: Duration = "1h"
+    log_bytes: Annotated[int, Field(ge=10_000, le=1_000_000_000)] = 2_000_000
+    log_files: Annotated[int, Field(ge=1, le=100)] = 5
+
+    def of(self, name: str) -> float | None:
+        """A time to live in seconds by its name; `None` is for ever."""
+        return seconds(getattr(self, name))
 
 
 class Serve(Section):
@@ -226,6 +249,15 @@ def _priced(given: dict[str, Price]) -> dict[str, Price]:
     return given
 
 
+class Dispatch(Section):
+    """When runs go, and how long one may take, where a turn does not say. Times of 0 are no limit."""
+
+    lease_s: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] = 30
+    retries: Annotated[int, Field(ge=0, le=20)] = 3
+    start_timeout_s: Annotated[float, Field(ge=0, le=7 * 86400, allow_inf_nan=False)] = 0
+    timeout_s: Annotated[float, Field(ge=0, le=7 * 86400, allow_inf_nan=False)] = 0
+
+
 def _provider_names(given: dict[str, Provider]) -> dict[str, Provider]:
     for name in given:
         if name in RESERVED or not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,39}", name):
@@ -246,6 +278,7 @@ class Config(Section):
     embedded: Embedded = Embedded()
     daemon: Daemon = Daemon()
     serve: Serve = Serve()
+    retention: Retention = Retention()
     webhooks: Webhooks = Webhooks()
     limits: Limits = Limits()
     budget: Budget = Budget()
@@ -253,5 +286,6 @@ class Config(Section):
     hosted: Hosted = Hosted()
     approvals: Annotated[dict[str, Any], PlainValidator(_approvals)] = Field(default_factory=dict[str, Any])
     """What every agent has to ask before doing, or need not ask: the only place that may loosen a policy."""
+    dispatch: Dispatch = Dispatch()
     file: str | None = Field(default=None, exclude=True)
     """Where it was read from; `None` when there is no file. Not a setting."""

@@ -128,6 +128,7 @@ def _lines(found: Json) -> list[str]:
         rows.append(("turns", ", ".join(f"{engine[n]} {w}" for n, w in _COUNTS if engine.get(n) is not None)))
         if schedules := engine.get("schedules"):
             rows += _schedules(schedules)
+        rows += [("slots", text) for text in _slots(engine.get("dispatch") or {})]
         if engine.get("auto"):
             auto = engine["auto"]
             rows.append(("auto model", auto if isinstance(auto, str) else json.dumps(auto)))
@@ -159,7 +160,24 @@ def _schedules(found: Json) -> list[tuple[str, str]]:
     return rows
 
 
-_COUNTS = (("busy", "running or queued"), ("queued", "queued"), ("unread", "unread"))
+def _slots(dispatch: Json) -> list[str]:
+    """Who waits for whom; nothing when nobody waits."""
+    if not dispatch.get("waiting"):
+        return []
+    found = [f"{dispatch['running']} of {dispatch['max_running']} taken, {dispatch['delayed']} waiting for a time"]
+    for name, of in dispatch.get("providers", {}).items():
+        if of["waiting"]:
+            most = f" of {of['max_running']}" if "max_running" in of else ""
+            found.append(f"{name}: {of['running']}{most} running, {of['waiting']} waiting")
+    return found
+
+
+_COUNTS = (
+    ("busy", "running or queued"),
+    ("queued", "queued"),
+    ("unread", "unread"),
+    ("waiting", "waiting for an answer"),
+)
 
 
 def _ask_to_stop(paths: Paths, now: bool) -> tuple[int, int]:

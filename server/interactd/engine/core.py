@@ -17,6 +17,7 @@ from interactd.engine.dispatch.runners.lease import Lease
 from interactd.engine.dispatch.runners.others import Others
 from interactd.engine.events import Hub
 from interactd.engine.money.money import Money, MoneySettings
+from interactd.engine.retention.clock import ClockWatch
 from interactd.engine.run.history import History
 from interactd.engine.settings import EngineSettings
 from interactd.errors import Deleted, Expired, InteractdError, InvalidArgument, NotFound, Overloaded
@@ -25,6 +26,7 @@ from interactd.models.port import Catalog
 from interactd.nouns import Caller, Interaction, Session
 from interactd.sandbox.environments_port import Environments
 from interactd.store.port import IdempotencyKey, Store
+from interactd.store.retention_port import Retention
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -45,7 +47,10 @@ class Core:
         fetcher: Fetcher | None = None,
         extra_tools: Sequence[BuiltinTool] = (),
         money: MoneySettings | None = None,
+        watch: ClockWatch | None = None,
     ) -> None:
+        self.watch = watch
+        self.retention: Retention | None = getattr(store, "retention", None)
         self.agents = agents
         self.environments = environments
         self.fetcher = fetcher
@@ -76,6 +81,15 @@ class Core:
     def tool_names(self) -> frozenset[str]:
         """The names that tools of agents go by in policies, and their groups'."""
         return frozenset((*NAMES, *GROUPS, *(tool.name for tool in self.extra_tools)))
+
+    def may_delete(self) -> bool:
+        """Whether the clock can be believed, so that what is over by it may go."""
+        return self.watch is None or self.watch.trusted
+
+    async def look_at_clock(self) -> None:
+        """See `ClockWatch.look`."""
+        if self.watch is not None:
+            await self.watch.look(self.store)
 
     async def finish(self, work: Coroutine[Any, Any, T]) -> T:
         """Do `work` as a task of the engine's own: the caller may be cancelled, the work goes on to its end."""

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 
 from interactd.agents.port import AgentDefinition, AgentProblem
 from interactd.durable.port import Schedules
+from interactd.engine.archive.answers import Exported, Imported, Progress
 from interactd.models.port import ModelInfo
 from interactd.nouns import LOCAL, Caller, GenerationConfig, Interaction, Json, Session, Step
 from interactd.sandbox.environments_port import Artifact, Environments
@@ -73,6 +74,15 @@ class Inbox:
     waiting: list[Result]
     unread_total: int = 0
     waiting_total: int = 0
+
+
+@dataclass(slots=True)
+class Standing:
+    """An interaction that runs or waits, and why it waits."""
+
+    interaction: Interaction
+    queue_position: int | None = None
+    queue_reason: str | None = None
 
 
 @dataclass(slots=True)
@@ -203,6 +213,10 @@ class Engine(Protocol):
 
     async def get_interaction(self, interaction_id: str, *, caller: Caller = LOCAL) -> Result: ...
 
+    async def queue(self, *, limit: int = 100, caller: Caller = LOCAL) -> list[Standing]:
+        """What runs and what waits, in the order in which it was accepted, with the reason for waiting."""
+        ...
+
     async def get_session(self, session_id: str, *, caller: Caller = LOCAL) -> Session: ...
 
     async def transcript(
@@ -238,6 +252,78 @@ class Engine(Protocol):
 
     async def delete_session(self, session_id: str, *, caller: Caller = LOCAL) -> Receipt:
         """Cancel what runs in it and remove it."""
+        ...
+
+    async def keep_session(self, session_id: str, ttl_s: float | None = None, *, caller: Caller = LOCAL) -> Session:
+        """Give a session another time to live, which begins now: seconds, 0 for ever, `None` the default. Also one that
+        has expired, as long as it is there."""
+        ...
+
+    async def export_data(
+        self,
+        session_ids: list[str] | None = None,
+        *,
+        path: str | None = None,
+        with_environments: bool = False,
+        replace: bool = False,
+        wait_s: float | None = None,
+        progress: Progress | None = None,
+        caller: Caller = LOCAL,
+    ) -> Exported | None:
+        """Write sessions (`None`: everything of the caller's) with all that belongs to them into one zip.
+
+        Args:
+            path: the file, or a folder to put it into; `None` is the data folder's `exports`.
+            with_environments: the files of workspaces too.
+            replace: write over a file that is there.
+            wait_s: return `None` when it is not done by then; it goes on, and the same call finds it again. Without it
+                the call waits to the end, and cancelling it stops the work and leaves nothing.
+            progress: told now and then what is being written.
+
+        Raises: NotFound, AmbiguousId, Deleted, Expired (a session); Conflict, StorageFull, StorageError.
+        """
+        ...
+
+    async def import_data(
+        self,
+        path: str,
+        *,
+        dry_run: bool = False,
+        as_new: bool = False,
+        restore: bool = False,
+        wait_s: float | None = None,
+        progress: Progress | None = None,
+        caller: Caller = LOCAL,
+    ) -> Imported | None:
+        """Bring in what `export_data` wrote, whole or not at all. What is here and equal is skipped.
+
+        Args:
+            path: the file, or the name or `interactd://exports/` URI of an export of this machine.
+            dry_run: check everything, keep nothing.
+            as_new: give everything new ids.
+            restore: bring back what was deleted or had expired here.
+            wait_s, progress: as in `export_data`.
+
+        Raises:
+            InvalidArgument: it is no archive, or a damaged or hostile one; `member` and `line` say where.
+            Conflict: something here differs from it, or was deleted here.
+            NotFound, StorageFull, StorageError.
+        """
+        ...
+
+    async def read_export(
+        self, name: str, *, offset: int = 0, limit: int = 1_000_000, caller: Caller = LOCAL
+    ) -> tuple[int, bytes]:
+        """The size of an export in the data folder, and up to `limit` of its bytes from `offset`. Raises: NotFound."""
+        ...
+
+    async def storage(self, *, caller: Caller = LOCAL) -> Json:
+        """What takes how much, and what goes when: `{"database", "files", "total_bytes", "expiring", "retention",
+        "clock_doubted"}`."""
+        ...
+
+    async def vacuum(self, *, caller: Caller = LOCAL) -> Json:
+        """Rewrite the database without its unused parts. Raises: StorageFull: no room to do it in."""
         ...
 
     async def search(

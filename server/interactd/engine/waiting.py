@@ -10,7 +10,7 @@ from interactd.engine.agents.steps import waiting_for
 from interactd.engine.core import Core
 from interactd.engine.dispatch.queue import Queue
 from interactd.engine.events import Channel
-from interactd.engine.port import Event, Result
+from interactd.engine.port import Event, Result, Standing
 from interactd.engine.run.outcome import unanswered
 from interactd.errors import StorageError, StorageFull
 from interactd.nouns import Caller, Interaction, Session
@@ -60,6 +60,20 @@ async def _standing(core: Core, queue: Queue, interaction: Interaction) -> tuple
         position = line.index(interaction.id) + 1 if interaction.id in line else None
         reason = "waits at another daemon"
     return position, reason
+
+
+async def standings(core: Core, queue: Queue, limit: int, caller: Caller) -> list[Standing]:
+    """See `Engine.queue`."""
+    found: list[Standing] = []
+    owners: dict[str, str] = {}
+    for one in await core.store.unfinished():
+        if one.session_id not in owners:
+            owners[one.session_id] = (await core.store.get_session(one.session_id)).owner
+        if owners[one.session_id] == caller.owner:
+            found.append(Standing(one, *await _standing(core, queue, one)))
+        if len(found) >= limit:
+            break
+    return found
 
 
 async def wait(core: Core, queue: Queue, interaction_id: str, timeout_s: float, caller: Caller) -> Result:

@@ -10,7 +10,7 @@ import dataclasses
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from interactd.engine.port import Event, Inbox, Result
+from interactd.engine.port import Event, Inbox, Result, Standing
 from interactd.models.port import ModelInfo
 from interactd.nouns import Interaction, Json, Session, Step
 from interactd.sandbox.environments_port import Artifact, Environment
@@ -74,6 +74,7 @@ def interaction(value: Interaction) -> Json:
             background=value.background or None,
             parent_id=value.parent_id,
             approvals=value.approvals,
+            dispatch=value.dispatch,
             attempt=value.attempt,
             usage=value.usage.as_dict() if value.usage else None,
             error=value.error,
@@ -107,6 +108,7 @@ def result(value: Result) -> Json:
         **_set(
             partial_text=value.partial_text or None,
             queue_position=value.queue_position,
+            queue_reason=value.queue_reason,
             waiting_for=value.waiting_for or None,
             cost=value.cost,
             replayed=value.replayed or None,
@@ -124,6 +126,14 @@ def inbox(value: Inbox) -> Json:
     }
 
 
+def standing(value: Standing) -> Json:
+    """What runs or waits, and why."""
+    return {
+        "interaction": interaction(value.interaction),
+        **_set(queue_position=value.queue_position, queue_reason=value.queue_reason),
+    }
+
+
 def event(value: Event) -> Json:
     """A live event: `seq`, `type`, and the API's payload in `data`."""
     return {"seq": value.seq, "type": value.type, "data": value.data}
@@ -136,7 +146,7 @@ def receipt(value: Receipt) -> Json:
         "session_id": value.session_id,
         "deleted_at": iso(value.deleted_at),
         "removed": value.removed,
-        **_set(kept=value.kept or None),
+        **_set(kept=value.kept or None, pending=value.pending or None),
     }
 
 
@@ -224,6 +234,7 @@ _FORMS: dict[type[object], Any] = {
     Result: result,
     Inbox: inbox,
     Event: event,
+    Standing: standing,
     Receipt: receipt,
     Hit: hit,
     ModelInfo: model,

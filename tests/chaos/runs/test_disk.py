@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from chaos.runs.plans import Plans, asked_for, call_of
-from chaos.runs.world import PATIENCE_S, Failed, Json, World, a_world, until
+from chaos.runs.world import PATIENCE_S, Failed, Json, World, a_world, alive, until
 from support.provider import Reply, Request
 
 pytestmark = [
@@ -125,6 +125,22 @@ async def test_a_result_that_meets_a_full_disk_is_not_lost(tmp_path: Path) -> No
         assert plans.asked[0] == [0, 1, 2]
 
 
+async def test_the_files_of_a_finished_run_outlive_a_full_disk_and_a_killed_daemon(tmp_path: Path) -> None:
+    plans = Plans(2, rounds=(1, 1), calls=(1, 1), kinds=("write",))
+    async with a_small_disk(tmp_path / "home") as root, a_world(root, plans.answer) as world:
+        ballast = Ballast(world)
+        done = await world.ended(await world.send(await world.session(), "run 0"))
+        assert done["interaction"]["status"] == "completed"
+        ballast.fill()
+        world.kill()
+        await until(lambda: not alive(world.pid))
+        ballast.free()
+        await world.start()
+        environment = done["interaction"]["environment_id"]
+        files = await world.call("environment_files", environment_id=environment)
+        assert [one["path"].rpartition("/")[2] for one in files if "r0-" in one["path"]] == ["r0-0-0-write.txt"]
+
+
 @pytest.mark.long
 async def test_a_disk_that_is_full_again_and_again_loses_no_run_and_doubles_nothing(tmp_path: Path) -> None:
     seed = random.randrange(1 << 30)
@@ -156,8 +172,8 @@ async def test_a_disk_that_is_full_again_and_again_loses_no_run_and_doubles_noth
             runs[number] = id or await world.send(sessions[0], f"run {number}", key=f"k{number}")
         for number, id in runs.items():
             done = await world.ended(id, within_s=200)
-            error: Json = done["interaction"].get("error") or {}
-            assert done["interaction"]["status"] == "completed", error
+            why: Json = done["interaction"].get("error") or {}
+            assert done["interaction"]["status"] == "completed", why
             made = [s["id"] for s in done["steps"] if s["type"] == "function_call"]
             assert made == plans.ids(number)
             assert plans.asked[number] == list(range(len(plans.of(number)) + 1)), "no model call is made again"

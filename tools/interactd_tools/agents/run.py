@@ -12,6 +12,7 @@ from interactd.errors import InteractdError, InvalidArgument
 from interactd_tools.answers.interaction import View, show
 from interactd_tools.arguments.amounts import Budget
 from interactd_tools.arguments.content import Input
+from interactd_tools.arguments.dispatch import Shown, dispatch_of
 from interactd_tools.arguments.fields import DEFAULT_TOKENS, Arguments, Key, Line, SessionId
 from interactd_tools.arguments.places import AgentName, Approvals, Place, RunSeconds, RunTokens, Steps, limits
 from interactd_tools.context import Annotations, CallContext, ToolResult
@@ -37,6 +38,7 @@ class RunAgentBackground(Arguments):
     max_tokens: Annotated[RunTokens, Field(description="In and out, of the whole run.")] | None = None
     max_seconds: RunSeconds | None = None
     budget: Annotated[Budget, Field(description="As in send_turn.")] | None = None
+    dispatch: Shown | None = None
     idempotency_key: Key | None = None
 
 
@@ -102,6 +104,7 @@ async def _send(
         approvals=args.approvals,
         budget=args.budget or None,
         background=True,
+        dispatch=dispatch_of(args.dispatch),
         idempotency_key=key,
         caller=ctx.caller,
     )

@@ -158,10 +158,12 @@ def _trouble(result: Result) -> str:
     so_far = f"{len(result.partial_text) + sum(len(s.text) for s in result.steps if s.type == 'model_output'):,}"
     match one.status:
         case "queued":
-            place = f" (number {result.queue_position} in line)" if result.queue_position else ""
-            return f"It waits for the turn before it{place} and starts by itself."
+            why = f": {result.queue_reason}" if result.queue_reason else ""
+            return f"It waits{why}. It starts by itself: do not send it again."
         case "in_progress":
             took = span(time.time() - (one.started_at or one.created_at))
+            if result.queue_reason:
+                return f"It goes on soon: {result.queue_reason}. Do not send it again."
             if is_agents(one):
                 now = progress(result.steps, writing=bool(result.partial_text), placed=one.isolation is not None)
                 return f"Running for {took}, {now}\nIt goes on by itself, also without you: do not send it again."
@@ -367,6 +369,8 @@ def _fields(result: Result, piece: Piece | None, following: Json) -> dict[str, A
             }
             for c in result.waiting_for
         ]
+    if result.queue_reason:
+        fields["queue_reason"] = result.queue_reason
     if result.replayed:
         fields["replayed"] = True
     if piece is not None:

@@ -163,4 +163,8 @@ def removed(receipt: Receipt) -> str:
         sessions = [str(one) for one in ids]
         turns = plural(int(receipt.kept.get("interactions") or 0), "interaction")
         text += f"\nKept, because a fork goes through them: {turns}, now in {', '.join(sessions) or 'the fork'}."
+    if receipt.pending:
+        text += (
+            "\nPending: its last bytes go from the disk when the server is idle; asked again, the receipt says when."
+        )
     return text

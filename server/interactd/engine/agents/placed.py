@@ -14,6 +14,7 @@ from interactd.agents.port import AgentDefinition
 from interactd.engine.agents import choice
 from interactd.engine.agents.endings import closing, environment_gone
 from interactd.engine.agents.stay import Stay
+from interactd.engine.agents.told import told_once
 from interactd.engine.money.money import agents_budgets
 from interactd.engine.run.runner import Run
 from interactd.errors import Deleted, Expired, Fenced, InteractdError, NotFound, SandboxUnavailable
@@ -99,7 +100,10 @@ class PlacedRun(Run):
         if isinstance(wanted, str):
             return wanted
         body = definition.environment if wanted is None or wanted == choice.FRESH else wanted
-        made = await environments.create(body, owner=self._session.owner, cwd=self._note.cwd)
+        made = await told_once(
+            environments.create(body, owner=self._session.owner, cwd=self._note.cwd, made_for=self._session.id),
+            f"environment of {self.interaction.id}",
+        )
         with anyio.CancelScope(shield=True):
             await self._place(made.id, None)
         return made.id

@@ -72,9 +72,7 @@ class AgentRun(PlacedRun):
 
     async def _act(self, definition: AgentDefinition, workspace: Workspace) -> None:
         toolbox = self._toolbox(definition, workspace)
-        self._gate = gate_for(
-            self._core, definition, workspace.environment, self._session, self.interaction, toolbox.tools
-        )
+        self._gate = gate_for(self._core, definition, workspace.environment, self._session, self.interaction)
         self._frame = await self._frame_of(definition, toolbox)
         limits = self._limits(definition)
         ending = await self._loop(toolbox, limits)

@@ -36,6 +36,7 @@ from interactd.nouns import Interaction, Json, Session, Status, Step, Usage
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+_AT_ONCE_S: Final = 0.01
 
 Stop = Literal["hand_over", "timeout", "cancel", "fenced"]
 """Why: the daemon leaves; its time is over; somebody cancelled it; another daemon has it or it has ended."""
@@ -143,7 +144,11 @@ class Run:
             log.info("%s still waits for %d function results", self.interaction.id, len(waiting))
             await self._settle("requires_action", ())
             return
-        if not self.slot.is_set():
+        with self._interruptible() as scope:
+            # Whoever may go at once is told so within a few turns of the loop; that is no waiting to write down.
+            with anyio.move_on_after(_AT_ONCE_S):
+                await self.slot.wait()
+        if not (self.slot.is_set() or scope.cancelled_caught):
             await self._write_note(replace(self._note, waiting=True))
         with self._interruptible() as scope:
             await self.slot.wait()

@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
+import anyio
+
 from interactd.errors import SandboxUnavailable, StorageError, StorageFull
 from interactd.sandbox.disks import image, loops
 from interactd.sandbox.disks.quota import RESERVE, Quota
@@ -70,10 +72,19 @@ class Disks:
     Args:
         images: whether new environments get an image where that can be done.
         clock: tells the time of day.
+        attend: called before something is mounted, to have somebody there who unmounts it when this process is killed.
     """
 
-    def __init__(self, root: Path, *, images: bool = True, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        images: bool = True,
+        clock: Callable[[], float] = time.time,
+        attend: Callable[[], None] = lambda: None,
+    ) -> None:
         self._root = root
+        self._attend = attend
         self._clock = clock
         self._images = images
         self._why: str | None = None if images else "images are off"
@@ -86,9 +97,14 @@ class Disks:
         """Why new environments are plain folders; None when they get an image. Tried out once, for real."""
         async with self._trying:
             if not self._tried:
-                self._why = await asyncio.to_thread(self._try)
-                self._tried = True
+                self._attend()
+                await _through(self._try_out)
         return self._why
+
+    def _try_out(self) -> None:
+        # Noted here, so that it is known to whoever closes also when nobody waits for it any more.
+        self._why = self._try()
+        self._tried = True
 
     def _try(self) -> str | None:
         if (why := cannot(self._root)) is None:
@@ -158,6 +174,18 @@ class Disks:
             disk.used_at = self._clock()
             disk.left.set()
 
+    async def keep(self, id: str) -> None:
+        """Write what is in an environment's image down to the disk that holds it: what waits in memory for that is
+        lost should the disk be full by then.
+
+        Raises:
+            OSError: it is full.
+        """
+        disk = self._disks.get(id)
+        if disk is not None and disk.rooms is not None and disk.rooms.quota is not None:
+            folder = disk.rooms.workspace.parent
+            await _through(lambda: loops.sync(folder))
+
     async def close(self, id: str) -> None:
         """Unmount an environment's disk, when nobody uses it any more (bounded: 10 s, then regardless)."""
         disk = self._disks.get(id)
@@ -185,7 +213,10 @@ class Disks:
     async def aclose(self) -> None:
         """Unmount everything."""
         await asyncio.gather(*(self._close_or_say(id) for id in list(self._disks)))
-        if self._tried and self._why is None:
+        # A trial that is under way would leave its mount behind.
+        async with self._trying:
+            mounted = self._tried and self._why is None
+        if mounted:
             # The folder itself, where it had to become a mount; whatever is left beneath goes with it.
             await _through(self.reap)
             self._tried = False
@@ -218,7 +249,13 @@ class Disks:
     async def _begin(self, id: str, folder: Path, work: Callable[[], Rooms]) -> Rooms:
         disk = self._disks.setdefault(id, _Disk())
         async with disk.lock:
-            disk.rooms = await _through(work)
+            try:
+                disk.rooms = await _through(work)
+            except asyncio.CancelledError:
+                # It was made to its end, and nobody will hear of it.
+                with anyio.CancelScope(shield=True):
+                    await asyncio.to_thread(_drop, folder)
+                raise
             disk.device = disk.rooms.device
             if disk.rooms.quota is not None:
                 disk.held = _hold(disk.rooms.quota.image)
@@ -271,7 +308,9 @@ async def _through(work: Callable[[], T]) -> T:
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait({task})
+        # A cancel scope of anyio's cancels again and again.
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait({task})
         raise
 
 

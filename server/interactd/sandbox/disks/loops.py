@@ -173,6 +173,21 @@ def thaw(folder: Path) -> None:
             os.close(fd)
 
 
+def sync(folder: Path) -> None:
+    """Write the file system that a folder is on down to the disk that holds its image. Blocking.
+
+    Raises:
+        OSError: that disk is full, or broken.
+    """
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if _libc.syncfs(fd) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+    finally:
+        os.close(fd)
+
+
 def trim(folder: Path) -> None:
     """Give room that is free inside back to the disk that holds the image. Best effort: not every disk can."""
     with contextlib.suppress(OSError):

@@ -22,6 +22,7 @@ from interactd.sandbox.egress.ways import NetworkWays
 from interactd.sandbox.environments import body as bodies
 from interactd.sandbox.environments import records
 from interactd.sandbox.environments.capture import CaptureLimits
+from interactd.sandbox.environments.carrying import FileCarrier
 from interactd.sandbox.environments.keeping import Artifacts
 from interactd.sandbox.environments.making import Base, Maker
 from interactd.sandbox.environments.place import Place, Wanted
@@ -58,6 +59,7 @@ class LocalEnvironments:
         capture_limits: CaptureLimits | None = None,
         clock: Callable[[], float] = time.time,
         images: bool = True,
+        may_expire: Callable[[], bool] = lambda: True,
     ) -> None:
         """
         Args:
@@ -67,6 +69,7 @@ class LocalEnvironments:
             idle_s: after how long without a run the sandbox stops (files stay).
             keep_s: after how long without a run the environment expires.
             clock: tells the time of day.
+            may_expire: whether the clock can be believed enough to remove what is over by it.
         """
         self._root = paths.data / "environments"
         self._ours = tuple({Path(p).resolve() for p in (paths.data_dir, paths.state_dir, paths.config_dir)})
@@ -76,11 +79,13 @@ class LocalEnvironments:
         self._idle_s = idle_s
         self._keep_s = keep_s
         self._clock = clock
+        self._may_expire = may_expire
         self._ways = ways or NetworkWays(None)
         self._kept = Artifacts(paths.data / "artifacts", store, capture_limits)
         self._places: dict[str, Place] = {}
-        self._disks = Disks(self._root, images=images, clock=clock)
+        self._disks = Disks(self._root, images=images, clock=clock, attend=launchers.attend)
         self._maker = Maker(self._root, self._disks, self._ways, self._choose)
+        self.carrier = FileCarrier(self._root, self._kept, self._disks, self._maker)
         self._watch: asyncio.Task[None] | None = None
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -132,6 +137,8 @@ class LocalEnvironments:
                 if not place.waiting:
                     self._places.pop(place.id, None)
         await self._disks.close_idle(self._idle_s, lambda id: id in self._places)
+        if not self._may_expire():
+            return
         for row in await self._store.list_environments(expired_at=now, limit=100):
             place = self._places.get(row["id"])
             if place is None or not (place.lock.locked() or place.waiting):
@@ -151,7 +158,14 @@ class LocalEnvironments:
         await self._disks.aclose()
 
     # -- making and finding ------------------------------------------------------------------------------------------
-    async def create(self, body: Mapping[str, Any], *, owner: str = "local", cwd: str | None = None) -> Environment:
+    async def create(
+        self,
+        body: Mapping[str, Any],
+        *,
+        owner: str = "local",
+        cwd: str | None = None,
+        made_for: str | None = None,
+    ) -> Environment:
         wanted = await asyncio.to_thread(bodies.read, body, cwd, self._ours)
         base: Json | None = None
         if wanted.from_environment is not None:
@@ -172,6 +186,7 @@ class LocalEnvironments:
                     if source.mount
                 ),
             ],
+            **({"made_for": made_for} if made_for else {}),
         }
         self._ways.check(content["network"], content["env"])
         now = self._clock()
@@ -383,6 +398,10 @@ class LocalEnvironments:
     async def _after(self, place: Place) -> None:
         await place.settle()
         place.touch()
+        try:
+            await self._disks.keep(place.id)
+        except OSError as error:
+            log.error("files of environment %s may be lost, the disk is full: %s", place.id, error)
         row = await self._store.get_environment(place.id)
         if row is not None and row["status"] == "active":
             row["last_used_at"] = self._clock()

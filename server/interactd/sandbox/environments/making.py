@@ -63,6 +63,7 @@ class Maker:
                 else:
                     await putting.in_thread(rooms.workspace, source, limits)
             await asyncio.to_thread(_own, id, rooms)
+            await self._disks.keep(id)
             await asyncio.to_thread(os.rename, new, self._root / id)
             await self._disks.moved(id, self._root / id)
         except OSError as error:

@@ -31,6 +31,7 @@ _INSIDE, _RESIDENT, _WAY, _SOCKET = f"{_RUN}/supervisor.py", f"{_RUN}/resident.p
 _LABEL = "interactd.sandbox"
 _START_S = 60.0
 _NPROC = 32768
+_REMOVED_S = 5.0
 
 
 def run_arguments(
@@ -294,7 +295,13 @@ class _Containered:
             # Whoever reads its output sees its end, and waits for it.
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
-        await _stop(self._process)
+        # The engine removes it when its client sees the end. One that was ended before that leaves it to us.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_REMOVED_S):
+                await _ended(self._process)
+        if self._process.returncode is None:
+            await _stop(self._process)
+            await _call([self._engine, "rm", "-f", self._name])
         if self._serving is not None:
             self._serving.cancel()
             await asyncio.gather(self._serving, return_exceptions=True)
@@ -365,6 +372,10 @@ async def _pump(process: asyncio.subprocess.Process, stream: str, queue: asyncio
 async def _stop(process: asyncio.subprocess.Process) -> None:
     with contextlib.suppress(ProcessLookupError):
         process.kill()
+    await _ended(process)
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
     # Read to the end: a process whose output waits here unread is never seen to have ended.
     await asyncio.gather(*(_drained(stream) for stream in (process.stdout, process.stderr)), process.wait())
 

@@ -77,6 +77,10 @@ class Spawner:
             ours.close()
             theirs.close()
 
+    def attend(self) -> None:
+        """Start the helper if it is not there: its end is told by the kernel, and it tidies up."""
+        self._current()
+
     async def aclose(self) -> None:
         """End the helper and everything it started. Bounded: 5 s."""
         link, self._link = self._link, None

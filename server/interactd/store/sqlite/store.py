@@ -20,7 +20,7 @@ from interactd.store.sqlite import connect, deleting, migrations, retention
 from interactd.store.sqlite.archive import SqliteArchive
 from interactd.store.sqlite.checkpoints import Checkpointer
 from interactd.store.sqlite.ledger import SqliteLedger
-from interactd.store.sqlite.queries import arrival, environments, history, inbox, removal, rows, search, sessions, turns
+from interactd.store.sqlite.queries import environments, history, inbox, removal, rows, search, sessions, turns
 from interactd.store.sqlite.queries.money import booking
 from interactd.store.sqlite.queries.schedules import hooks
 from interactd.store.sqlite.readers import Readers
@@ -54,7 +54,7 @@ class SqliteStore:
         self.upkeep = Upkeep(path, lambda: self._writer is not None and self._writer.busy)
         self.spare = Spare(path)
         self.archive = SqliteArchive(path, self._write)
-        self.retention = SqliteRetention(path, self._read, self._write, self.upkeep, self.spare)
+        self.retention = SqliteRetention(path, self._read, self._write, self.upkeep, self.spare, self._clear)
 
     async def open(self) -> None:
         if self._writer is not None:
@@ -80,7 +80,6 @@ class SqliteStore:
             connect.use_wal(connection, self.file)
             migrations.migrate(connection, self.file)
             connection.execute("PRAGMA busy_timeout = 1000")
-            arrival.condemn(connection, None)
             self.spare.take()
         except (sqlite3.Error, OSError, StorageError) as error:
             if connection is not None:

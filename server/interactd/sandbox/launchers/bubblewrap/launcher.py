@@ -90,6 +90,10 @@ class Bubblewrap:
             weaker = replace(tools, groups=cgroups.Found(0, notes=(note,)))
             return await boot.starting(lambda pipes, undo: self._start(weaker, spec, pipes, undo))
 
+    def attend(self) -> None:
+        """Start the helper, on the running loop, if it is not there; it unmounts what a killed daemon left mounted."""
+        self._spawner.attend()
+
     async def reap(self) -> int:
         """See `Launcher.reap`. Processes and mounts died with their daemon; control groups and files do not."""
         return await asyncio.to_thread(lambda: cgroups.reap(cgroups.find()) + probing.reap(self._cache))

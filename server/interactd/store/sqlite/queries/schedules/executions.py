@@ -12,7 +12,7 @@ from interactd.store.schedules_port import START_KEY, Execution
 from interactd.store.sqlite.queries import rows
 from interactd.store.sqlite.queries.schedules import outbox
 from interactd.store.sqlite.queries.schedules.table import any_of
-from interactd.store.sqlite.queries.schedules.triggers import EXECUTIONS, move_up, skip_queued
+from interactd.store.sqlite.queries.schedules.triggers import EXECUTIONS, OPEN, move_up, skip_queued
 
 UNSTARTED = "status = 'in_progress' AND interaction_id IS NULL"
 
@@ -37,7 +37,7 @@ def page(
 def claim(db: sqlite3.Connection, now: float, lease_s: float) -> list[Execution]:
     """Take those that are to be started: moving their time on keeps others off them."""
     move_up(db, now)
-    found = EXECUTIONS.find_all(db, f"{UNSTARTED} AND start_at <= ?", (now,), "ORDER BY id LIMIT 100")
+    found = EXECUTIONS.find_all(db, f"{OPEN} AND {UNSTARTED} AND start_at <= ?", (now,), "ORDER BY +id LIMIT 100")
     for execution in found:
         execution.start_at = now + lease_s
         db.execute("UPDATE trigger_executions SET start_at = ? WHERE id = ?", (execution.start_at, execution.id))
@@ -111,7 +111,9 @@ def failed_to_start(db: sqlite3.Connection, id: str, error: Json, now: float) ->
 
 def expire(db: sqlite3.Connection, now: float) -> int:
     """End those whose time is up."""
-    found = EXECUTIONS.find_all(db, "status = 'in_progress' AND deadline_at <= ?", (now,), "ORDER BY id LIMIT 100")
+    found = EXECUTIONS.find_all(
+        db, f"{OPEN} AND status = 'in_progress' AND deadline_at <= ?", (now,), "ORDER BY +id LIMIT 100"
+    )
     for execution in found:
         error = {
             "code": "timed_out",
