@@ -49,22 +49,24 @@ class Channel:
         self._read = 0
         self._readers: set[asyncio.Event] = set()
         self._steps = 0
-        self._events = 0
+        self._events = 1
         self._begun: dict[int, str] = {}
 
     def status(self, interaction: Interaction) -> None:
         """Publish `interaction.status`."""
         entry = self._add("interaction.status", status_data(interaction), wake=False)
-        # Where it rests is told under one number, after all that any attempt may have told before.
+        # Where it rests has one number, live and later: after all that was told before, and where it waits for
+        # an answer before all that the attempt after it tells.
         if interaction.terminal:
             entry.seq = (self._steps + 1) * _STEP - 1
         elif interaction.status == "requires_action":
-            entry.seq = (self._steps + 1) * _STEP - 2
+            entry.seq = self._seq(_ATTEMPT - 1)
         self._wake()
 
-    def rests(self, interaction: Interaction) -> None:
-        """Publish the status of an interaction that nobody runs, also to those who have all of its attempt's events."""
-        self._events = _ATTEMPT - 2
+    def stands(self, interaction: Interaction) -> None:
+        """Publish the status as the journal has it while somebody else runs it: once for each state of the journal, and
+        before anything else that is told of the next step."""
+        self._events = 0
         self.status(interaction)
 
     def start(self, index: int, type_: str, head: Json) -> None:
@@ -106,7 +108,7 @@ class Channel:
                 if step.text:
                     self.delta(first, "thought_summary" if step.type == "thought" else "text", step.text)
             self._begun.pop(first, None)
-            self._steps, self._events = first + 1, 0
+            self._steps, self._events = first + 1, 1
             self._log.append(_Entry(self._steps * _STEP, "step.stop", {"index": first, "step": step.as_dict()}))
             first += 1
         self._wake()
@@ -141,12 +143,14 @@ class Channel:
             self._readers.discard(wake)
 
     def _add(self, type_: str, data: Json, *, wake: bool = True) -> _Entry:
-        self._events += self._events < _ATTEMPT - 1
-        seq = self._steps * _STEP + min(self.attempt, _ATTEMPTS) * _ATTEMPT + self._events
-        self._log.append(entry := _Entry(seq, type_, data))
+        self._events += self._events < _ATTEMPT - 2
+        self._log.append(entry := _Entry(self._seq(self._events), type_, data))
         if wake:
             self._wake()
         return entry
+
+    def _seq(self, number: int) -> int:
+        return self._steps * _STEP + min(self.attempt, _ATTEMPTS) * _ATTEMPT + number
 
     def _wake(self) -> None:
         for reader in self._readers:

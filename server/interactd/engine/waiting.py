@@ -141,7 +141,7 @@ async def follow(core: Core, interaction_id: str, after: int) -> AsyncIterator[E
         if channel is None:
             channel = Channel(whole, interaction.epoch)
             channel.journalled(await core.store.get_steps(whole), 0)
-            (channel.rests if live else channel.status)(interaction)
+            (channel.status if live else channel.stands)(interaction)
             channel.end()
         async for event in channel.read(after):
             after = event.seq
