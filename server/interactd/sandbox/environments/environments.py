@@ -158,12 +158,7 @@ class LocalEnvironments:
 
     # -- making and finding ------------------------------------------------------------------------------------------
     async def create(
-        self,
-        body: Mapping[str, Any],
-        *,
-        owner: str = "local",
-        cwd: str | None = None,
-        made_for: str | None = None,
+        self, body: Mapping[str, Any], *, owner: str = "local", cwd: str | None = None, made_for: str | None = None
     ) -> Environment:
         wanted = await asyncio.to_thread(bodies.read, body, cwd, self._ours)
         base: Json | None = None
