@@ -48,11 +48,7 @@ class CodeExecution:
         if not code.strip():
             return Outcome("There is no code to run.", is_error=True)
         run = ctx.workspace.run_python if arguments["language"] == "python" else ctx.workspace.run_bash
-
-        def heard(data: bytes) -> None:
-            ctx.output.append(data.decode("utf-8", "replace"))
-
-        ran = await run(code, on_output=heard)
+        ran = await run(code, on_output=ctx.printed.feed)
         failed = ran.exit.why != "exit" or ran.exit.code != 0
         said = await clamped(_shown(ran.output), ctx)
         return Outcome(_told(said, ran), is_error=failed)

@@ -46,9 +46,7 @@ def credential(commands: Commands) -> None:
         "--domain", action="append", default=[], metavar="HOST", help="who may see it: api.example.org, *.example.org"
     )
     new.add_argument("--header", metavar="NAME", help="for a bearer token: the header (default: Authorization)")
-    new.add_argument(
-        "--prefix", metavar="WORD", help='for a bearer token: before the secret (default: Bearer)'
-    )
+    new.add_argument("--prefix", metavar="WORD", help="for a bearer token: before the secret (default: Bearer)")
     new.add_argument(
         "--in",
         dest="places",

@@ -27,6 +27,8 @@ class Result:
     interaction: Interaction
     steps: list[Step]
     partial_text: str = ""
+    printed: str = ""
+    """The end of what the code that runs now has printed (not yet journalled)."""
     queue_position: int | None = None
     waiting_for: list[Json] = field(default_factory=list[Json])
     """For requires_action: the calls without a result, `{"id", "name", "arguments"}` and, where it is not a function of

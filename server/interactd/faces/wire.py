@@ -101,6 +101,7 @@ def result(value: Result) -> Json:
         "steps": [step(s) for s in value.steps],
         **_set(
             partial_text=value.partial_text or None,
+            printed=value.printed or None,
             queue_position=value.queue_position,
             waiting_for=value.waiting_for or None,
             replayed=value.replayed or None,

@@ -25,6 +25,7 @@ from interactd.engine.agents.batch import Batch
 from interactd.engine.agents.endings import Ending, bad_calls, environment_gone, looping, too_large
 from interactd.engine.agents.judging import built_in, judged
 from interactd.engine.agents.limits import Spent, exceeded, time_exceeded, tokens_of
+from interactd.engine.agents.live import live
 from interactd.engine.agents.loops import loop_of
 from interactd.engine.agents.prompt import system_prompt
 from interactd.engine.agents.shown import AgentChannel
@@ -390,7 +391,7 @@ class AgentRun(Run):
         async def record(result: Step, left: tuple[str, ...]) -> None:
             await self._journal([result], self._tick(replace(self._note, flight=left or after, deaths=0)))
 
-        batch = Batch(toolbox, calls, self._own, record)
+        batch = Batch(toolbox, calls, self._own, record, live(self.channel, self._own, calls, toolbox))
         with self._interruptible(self._remaining(limits)):
             await batch.make()
         if isinstance(batch.failure, Fenced | StorageError | StorageFull):

@@ -1,9 +1,8 @@
 """Tools of an agent for models too small for JSON: one keyword a reply, code and files in Markdown fences.
 
 `RUN` and a fenced program, `WRITE path` and a fenced file, `READ path`, `LIST`, or `ANSWER` and the text; held by a
-grammar,
-so that nothing else can be written. It stands for the built-in tools that an agent has; functions of the caller's
-keep the form of `protocol`. When the model repeats itself, or has called often enough, only ANSWER is left to it.
+grammar, so that nothing else can be written. It stands for the built-in tools that an agent has; functions of the
+caller's keep the form of `protocol`. When the model repeats itself, or has called often enough, only ANSWER is left.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from interactd.models.embedded.calls import protocol
-from interactd.models.embedded.calls.gbnf import literal
+from interactd.models.embedded.calls.gbnf import literal, unlike
 from interactd.models.embedded.calls.progress import ANY, Turn, turn
 from interactd.nouns import Json, Step, text_content
 
@@ -26,12 +25,15 @@ _NUMBERED = re.compile(r"^ *\d+\t", re.MULTILINE)
 _REMARK = re.compile(r"\n\[You (?:have|made) [^\]\n]*\]")
 _ERROR_LINES = 8
 _FENCED = re.compile(r"```[a-z]*\n(.*?)\n?```\s*\Z", re.DOTALL)
-_LINE = r"""line ::= ([^`\n] [^\n]{0,160} | "`" ([^`\n] [^\n]{0,160})? | "``" ([^`\n] [^\n]{0,160})?)? "\n" """.strip()
 _LINES = "{0,40}"
 """A small model that repeats itself inside a fence would go on for ever."""
-_FILLED = r'filled ::= [^`\n \t] [^\n]{0,160} "\n"'
+_REST = r"rest ::= [^\n]{0,160}"
 _WORDS = r"words ::= [^\n]{1,300}"
 _PATH = r"path ::= [A-Za-z0-9_./-]{1,120}"
+_ABSENT = ("numpy", "pandas", "matplotlib", "scipy", "sklearn", "requests")
+"""Modules that small models reach for, and that the sandbox's own Python does not have."""
+_BLANK = " \\t"
+_KEYWORDS = ("RUN\n", "WRITE ", "READ ", "LIST\n", "FETCH ", "ANSWER\n", "RESULT of ", "ERROR of ")
 
 _HOW = """You work in the folder /workspace. The first word of each reply is {words}.
 RUN runs a Python or bash program and shows what it prints. Use only Python's standard library, never pandas or numpy.
@@ -73,7 +75,43 @@ def system(instruction: str | None, tools: list[Json]) -> str:
     return f"{_short(instruction)}\n\n{how}"
 
 
-EXAMPLES: tuple[tuple[str, str, str, str], ...] = (
+DONE = "Nothing is missing: ANSWER with the result."
+EXAMPLES: tuple[tuple[str, ...], ...] = (
+    (
+        "Example: Which words of essay.txt are longer than 7 letters? Write them to long.txt, one on each line.",
+        """RUN
+```python
+with open("essay.txt") as f:
+    words = f.read().split()
+with open("long.txt", "w") as f:
+    for word in words:
+        if len(word) > 7:
+            f.write(f"{word}\\n")
+```""",
+        "RESULT of RUN: it ran well and printed nothing. READ long.txt to check it.",
+        "READ long.txt",
+        f"RESULT of READ:\nnotebook\nafternoon\n\n{DONE}",
+        "ANSWER\nThe words longer than 7 letters are notebook and afternoon. They are in long.txt.",
+    ),
+    (
+        "Example: How many animals in zoo.csv weigh more than 100? It has the columns animal,weight.",
+        """RUN
+```python
+import csv
+with open("zoo.csv") as f:
+    rows = list(csv.DictReader(f))
+heavy = [row for row in rows if float(row["weight"]) > 100]
+print(len(heavy))
+```""",
+        f"RESULT of RUN:\n4\n\n{DONE}",
+        "ANSWER\n4 animals weigh more than 100.",
+    ),
+    (
+        "Example: What does plan.txt say?",
+        "READ plan.txt",
+        f"RESULT of READ:\nbuy milk\n\n{DONE}",
+        "ANSWER\nplan.txt says: buy milk",
+    ),
     (
         "Example: How many letters has the word banana? Write the number to letters.txt.",
         """RUN
@@ -83,25 +121,20 @@ with open("letters.txt", "w") as f:
     f.write(str(count))
 print(count)
 ```""",
-        "RESULT of RUN:\n6\n\nIf the task is done, ANSWER with the result.",
-        "ANSWER\nThe word banana has 6 letters. The number is in letters.txt.",
-    ),
-    (
-        "Example: What does plan.txt say?",
-        "READ plan.txt",
-        "RESULT of READ:\nbuy milk\n\nIf the task is done, ANSWER with the result.",
-        "ANSWER\nplan.txt says: buy milk",
+        "RESULT of RUN:\n6\n\nREAD letters.txt to check it.",
+        "READ letters.txt",
+        f"RESULT of READ:\n6\n\n{DONE}",
+        "ANSWER\nThe word banana has 6 letters; letters.txt holds 6.",
     ),
 )
 
 
 def examples() -> list[Step]:
     """Earlier exchanges, made up: a small model follows what it sees done better than what it is told."""
-    sides = ("user_input", "model_output", "user_input", "model_output")
     return [
-        Step(side, {"content": [text_content(text)]})
+        Step("model_output" if number % 2 else "user_input", {"content": [text_content(text)]})
         for example in EXAMPLES
-        for side, text in zip(sides, example, strict=True)
+        for number, text in enumerate(example)
     ]
 
 
@@ -119,19 +152,38 @@ def grammar(tools: list[Json], choice: Literal["auto", "any"], steps: Sequence[S
     sensible = now.sensible() & {*names, "answer"}
     if choice == "any" and not now.calls:
         sensible = sensible - {"answer"} or names
-    fence = literal("```\n")
-    end = literal("```")
-    writable = now.writable()
+    fence, end = literal("```\n"), literal("```")
     calls = {
-        "code_execution": f'"RUN\\n```" ("python" | "bash") "\\n" filled line{_LINES} {end}',
-        "write_file": f'"WRITE " {_either(writable)} "\\n" {fence} filled line{_LINES} {end}',
+        "code_execution": f'"RUN\\n```" ("python" | "bash") "\\n" first code{_LINES} {end}',
+        "write_file": f'"WRITE " {_either(now.writable())} "\\n" {fence} filled text{_LINES} {end}',
         "view_file": f'"READ " {_either(now.readable())}',
         "list_dir": '"LIST"',
         "url_fetch": r'"FETCH http" "s"? "://" [!-~]{1,200}',
-        "answer": rf'{literal(ANSWER)} words ("\n" words?){{0,24}}',
+        "answer": _answer(now),
     }
     root = " | ".join(calls[name] for name in calls if name in sensible)
-    return "\n".join([f"root ::= {root}", _LINE, _FILLED, _PATH, _WORDS]) + "\n"
+    imports = [f"{word} {name}" for name in _ABSENT if not _may_import(name, now) for word in ("import", "from")]
+    rules = {
+        "first": unlike(["```", *imports, *_KEYWORDS], "rest", also=_BLANK, empty=False),
+        "code": f"[ \\t]{{0,60}} {unlike(['```', *imports], 'rest', also=_BLANK)}",
+        "filled": unlike(["```", *_KEYWORDS], "rest", also=_BLANK, empty=False),
+        "text": unlike(["```"], "rest"),
+    }
+    lines = [f'{name} ::= {rule} "\\n"' for name, rule in rules.items()]
+    return "\n".join([f"root ::= {root}", *lines, _REST, _PATH, _WORDS]) + "\n"
+
+
+def _answer(now: Turn) -> str:
+    """An answer; where the work came to something short, that is in it as it is: small models misquote."""
+    more = r'("\n" words?){0,24}'
+    if not now.result:
+        return f"{literal(ANSWER)} words {more}"
+    return rf"{literal(ANSWER)} [^\n]{{0,200}} {literal(now.result)} [^\n]{{0,200}} {more}"
+
+
+def _may_import(name: str, now: Turn) -> bool:
+    """Whether the user speaks of a module, or a program has imported it."""
+    return name in now.task.lower() or any(call.ran and f"import {name}" in call.text for call in now.calls)
 
 
 def _either(paths: list[str]) -> str:
@@ -198,14 +250,11 @@ def render_result(step: Step, now: Turn) -> str:
     if step.body.get("is_error"):
         return f"ERROR of {name}:\n{_last(text)}\n\nCorrect the mistake and try again.{_advice(text)}"
     todo = _todo(now)
-    last = now.calls[-1] if now.calls else None
+    last = now.last
     if name == "RUN" and last is not None and last.silent:
-        seen = (
-            f"READ {now.readable()[-1]} to see it."
-            if now.complete and now.readable()
-            else "Use print() to see a value."
+        return (
+            f"RESULT of RUN: it ran well and printed nothing. {todo if now.missing else 'Use print() to see a value.'}"
         )
-        return f"RESULT of RUN: it ran well and printed nothing. {todo if now.unfinished else seen}"
     if name == "WRITE":
         return f"RESULT of WRITE: the file is written. {todo}"
     if name == "READ":
@@ -216,13 +265,41 @@ def render_result(step: Step, now: Turn) -> str:
 
 
 def _todo(now: Turn) -> str:
-    if not now.unfinished:
-        return "If the task is done, ANSWER with the result."
-    reads = [name for name in now.files if name not in now.outputs]
-    writes = [name for name in now.outputs if name in now.left]
-    what = f" that opens {' and '.join(reads)}" if reads else ""
-    what += f"{' and' if what else ' that'} writes {' and '.join(writes)}" if writes else ""
-    return f"The task is not done yet. RUN a program{what or ' that does it'}."
+    """What is missing, as the next thing to do."""
+    ask = now.asked
+    undone = " and ".join(name for name in (*ask.made, *ask.changed) if not now.written(name))
+    made = " and ".join((*ask.made, *ask.changed))
+    reads = " and ".join(ask.read)
+    opens = f" that opens {reads} and" if reads else " that"
+    match now.missing:
+        case None:
+            return DONE
+        case "not seen":
+            return f"READ {' and '.join(now.readable())} to check it."
+        case "not made":
+            by_hand = now.writable() and not (ask.computes or reads)
+            return f"WRITE {undone}." if by_hand else f"RUN a program{opens} writes {undone}."
+        case "not changed":
+            return f"RUN a program that reads {undone}, changes the text and writes it to {undone} again."
+        case "not deleted":
+            return f"RUN a program that deletes {' and '.join(ask.deleted)}."
+        case "not run":
+            return f"RUN it with bash: python3 {ask.runs[0]}"
+        case "no number":
+            where = f" writes that number alone to {made}" if made else " prints it alone"
+            how = " Lines are counted with sum(1 for line in f if condition)." if reads else ""
+            return f"The task asks for one number. RUN a program{opens}{where}.{how}"
+        case "empty":
+            return f"{made} must not be empty. RUN a program{opens} writes {made}."
+        case "not empty":
+            return f"{made} must be empty. RUN a program that empties it."
+        case "lines":
+            return (
+                f'{made} has one line only. RUN a program that opens {made} once with "w", before the loop, and in '
+                'it writes each item with "\\n" at its end.'
+            )
+        case "nothing done":
+            return f"RUN a program{opens} prints the result."
 
 
 def _last(text: str) -> str:
@@ -233,18 +310,31 @@ def _last(text: str) -> str:
 
 def _advice(text: str) -> str:
     if missing := re.search(r"No module named '?([\w-]+)", text):
-        return (
-            f" {missing[1]} is not there and cannot be had; do without it. A table is read like this:\n"
-            "import csv\nwith open(path) as file:\n"
-            "    for row in csv.DictReader(file):\n        number = float(row[column])"
-        )
-    if "FileNotFoundError" in text or "No such file" in text or "no such file" in text:
-        return " LIST shows which files there are."
-    if "NameError" in text:
-        return " A name must be given a value first; a file must be opened and read in the program itself."
-    if "SyntaxError" in text:
-        return " Write a shorter program, each statement on its own line."
-    return ""
+        return f" {missing[1]} is not there and cannot be had; do without it.{_TABLE}"
+    return next((advice for found, advice in _ADVICE if re.search(found, text)), "")
+
+
+_TABLE = (
+    " A table is read like this:\nimport csv\nwith open(path) as f:\n    rows = list(csv.DictReader(f))\n"
+    "numbers = [float(row[column]) for row in rows]"
+)
+_ADVICE = (
+    (r"FileNotFoundError|[Nn]o such file|there is no ", " LIST shows which files there are."),
+    (
+        r"invalid literal|could not convert",
+        f" Not every row is a number: a table begins with the names of its columns.{_TABLE}",
+    ),
+    (r"closed file", f" Everything must be read before the file is closed.{_TABLE}"),
+    (
+        r"and 'str'|and 'int'|must be str, not|not 'int'|not 'str'",
+        " Make text a number with float(text), and a number text with str(number).",
+    ),
+    (r"KeyError|IndexError", f" Look at the file's first line for the names of its columns.{_TABLE}"),
+    (r"NameError", " A name must be given a value first; a file must be opened and read in the program itself."),
+    (r"SyntaxError|IndentationError", " Write a shorter program, each statement on its own line."),
+    (r"EOFError|stdin", " There is no input to type: the program must open the file by its name."),
+)
+"""What small models get wrong most, and how it is put right."""
 
 
 @dataclass(frozen=True, slots=True)
