@@ -22,7 +22,7 @@ from interactd.builtins.port import Outcome
 from interactd.builtins.tools import builtin_tools
 from interactd.engine.agents import choice
 from interactd.engine.agents.batch import Batch
-from interactd.engine.agents.endings import Ending, bad_calls, environment_gone, looping, too_large
+from interactd.engine.agents.endings import Ending, babbling, bad_calls, environment_gone, looping, too_large
 from interactd.engine.agents.judging import built_in, judged
 from interactd.engine.agents.limits import Spent, exceeded, time_exceeded, tokens_of
 from interactd.engine.agents.live import live
@@ -284,7 +284,9 @@ class AgentRun(Run):
     async def _think(self, toolbox: Toolbox, limits: RunLimits) -> Ending | None:
         """One model call. `None` when the loop goes on, or the run is left to the next daemon."""
         first = sum(step.type != "user_input" for step in self._own)
-        self.draft = draft = Draft(self._shown or self.channel, first, self._core.settings.max_output_bytes)
+        self.draft = draft = Draft(
+            self._shown or self.channel, first, self._core.settings.max_output_bytes, watched=True
+        )
         failure: InteractdError | None = None
         with self._interruptible(self._remaining(limits)) as scope:
             try:
@@ -300,7 +302,8 @@ class AgentRun(Run):
             return await self._stopped_short(draft.partial())
         if scope.cancelled_caught:
             return Ending("incomplete", draft.partial(), time_exceeded(limits))
-        return Ending("incomplete", draft.partial(), too_large(), "length")
+        why = babbling() if draft.repeating else too_large()
+        return Ending("incomplete", draft.partial(), why, "length")
 
     async def _take(self, draft: Draft, finished: Finished, toolbox: Toolbox) -> Ending | None:
         """Journal an answer, with the calls that are made next; or end the turn with it."""
@@ -309,9 +312,10 @@ class AgentRun(Run):
         verdict = judged(draft.partial(), finished, self._own, toolbox, must_call=must_call)
         goes_on = verdict.status in (None, "requires_action")
         code = (verdict.error or {}).get("code")
-        if code == "empty_answer" and rounds(self._own) and not self._empty:
-            # Some models say nothing once after a tool's result, and answer when asked again.
-            goes_on = self._empty = True
+        # Some models say nothing once, most of all after a tool's result, and answer when asked again.
+        again = code == "empty_answer" and not self._empty
+        self._empty = again
+        goes_on = goes_on or again
         if not goes_on:
             self._note = replace(self._note, usage=usage)
             return Ending(cast("Status", verdict.status), verdict.steps, verdict.error, verdict.finish_reason)
@@ -419,9 +423,17 @@ class AgentRun(Run):
         )
         self._note = note
         self._own.extend(written)
-        seen = sum(not step.type.endswith("_result") for step in written) if self.draft is not None else 0
+        seen = len(self.draft.partial()) if self.draft is not None else 0
         # What was shown while it came is not shown again.
         self.channel.replay(written[seen:], first + seen)
+
+    async def _ask(self, draft: Draft) -> None:
+        try:
+            await super()._ask(draft)
+        except InteractdError as error:
+            if draft.produced or not self._core.history.goes_blind(self._model, self._asked, error):
+                raise
+            await super()._ask(draft)
 
     async def _request(self, model: Model, shrink: float) -> ModelRequest:
         request = await self._core.history.request(

@@ -25,6 +25,8 @@ _NUMBERED = re.compile(r"^ *\d+\t", re.MULTILINE)
 _REMARK = re.compile(r"\n\[You (?:have|made) [^\]\n]*\]")
 _ERROR_LINES = 8
 _FENCED = re.compile(r"```[a-z]*\n(.*?)\n?```\s*\Z", re.DOTALL)
+_DIGITS = re.compile(r"\d+")
+_A_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _LINES = "{0,40}"
 """A small model that repeats itself inside a fence would go on for ever."""
 _REST = r"rest ::= [^\n]{0,160}"
@@ -78,20 +80,18 @@ def system(instruction: str | None, tools: list[Json]) -> str:
 DONE = "Nothing is missing: ANSWER with the result."
 EXAMPLES: tuple[tuple[str, ...], ...] = (
     (
-        "Example: Which words of essay.txt are longer than 7 letters? Write them to long.txt, one on each line.",
+        "Example: Take the dashes out of codes.txt.",
         """RUN
 ```python
-with open("essay.txt") as f:
-    words = f.read().split()
-with open("long.txt", "w") as f:
-    for word in words:
-        if len(word) > 7:
-            f.write(f"{word}\\n")
+with open("codes.txt") as f:
+    text = f.read()
+with open("codes.txt", "w") as f:
+    f.write(text.replace("-", ""))
 ```""",
-        "RESULT of RUN: it ran well and printed nothing. READ long.txt to check it.",
-        "READ long.txt",
-        f"RESULT of READ:\nnotebook\nafternoon\n\n{DONE}",
-        "ANSWER\nThe words longer than 7 letters are notebook and afternoon. They are in long.txt.",
+        "RESULT of RUN: it ran well and printed nothing. READ codes.txt to check it.",
+        "READ codes.txt",
+        f"RESULT of READ:\nAB12\nCD34\n\n{DONE}",
+        "ANSWER\nThe codes AB12 and CD34 have no dashes now; they are in codes.txt.",
     ),
     (
         "Example: How many animals in zoo.csv weigh more than 100? It has the columns animal,weight.",
@@ -113,18 +113,19 @@ print(len(heavy))
         "ANSWER\nplan.txt says: buy milk",
     ),
     (
-        "Example: How many letters has the word banana? Write the number to letters.txt.",
+        "Example: Compute the area of a circle with the radius 3 and write it to area.txt.",
         """RUN
 ```python
-count = len("banana")
-with open("letters.txt", "w") as f:
-    f.write(str(count))
-print(count)
+import math
+area = math.pi * 3 ** 2
+with open("area.txt", "w") as f:
+    f.write(str(area))
+print(area)
 ```""",
-        "RESULT of RUN:\n6\n\nREAD letters.txt to check it.",
-        "READ letters.txt",
-        f"RESULT of READ:\n6\n\n{DONE}",
-        "ANSWER\nThe word banana has 6 letters; letters.txt holds 6.",
+        "RESULT of RUN:\n28.274333882308138\n\nREAD area.txt to check it.",
+        "READ area.txt",
+        f"RESULT of READ:\n28.274333882308138\n\n{DONE}",
+        "ANSWER\nThe area of a circle with the radius 3 is 28.274333882308138; it is in area.txt.",
     ),
 )
 
@@ -178,7 +179,12 @@ def _answer(now: Turn) -> str:
     more = r'("\n" words?){0,24}'
     if not now.result:
         return f"{literal(ANSWER)} words {more}"
-    return rf"{literal(ANSWER)} [^\n]{{0,200}} {literal(now.result)} [^\n]{{0,200}} {more}"
+    if _A_NUMBER.fullmatch(now.result):
+        # Before it only numbers of the task's own, and no digit after it.
+        own = sorted(set(_DIGITS.findall(now.task)))[:40]
+        piece = " | ".join([r"[^\n0-9]", *(rf"{literal(number)} [^\n0-9]" for number in own)])
+        return rf"{literal(ANSWER)} ({piece}){{0,200}} {literal(now.result)} ([^\n0-9] [^\n]{{0,200}})? {more}"
+    return rf'{literal(ANSWER)} ([^\n:]{{1,80}} ": ")? {literal(now.result)} [^\n]{{0,200}} {more}'
 
 
 def _may_import(name: str, now: Turn) -> bool:
@@ -280,7 +286,11 @@ def _todo(now: Turn) -> str:
             by_hand = now.writable() and not (ask.computes or reads)
             return f"WRITE {undone}." if by_hand else f"RUN a program{opens} writes {undone}."
         case "not changed":
-            return f"RUN a program that reads {undone}, changes the text and writes it to {undone} again."
+            file = undone or made
+            return (
+                f"{file} is still as it was. RUN a program that reads the whole text of {file}, changes it with "
+                f"text.replace(old, new) or text + more, and writes the changed text to {file} again."
+            )
         case "not deleted":
             return f"RUN a program that deletes {' and '.join(ask.deleted)}."
         case "not run":
@@ -294,12 +304,17 @@ def _todo(now: Turn) -> str:
         case "not empty":
             return f"{made} must be empty. RUN a program that empties it."
         case "lines":
+            wanted = f"the task wants {ask.count}" if ask.count else "each item must be on a line of its own"
             return (
-                f'{made} has one line only. RUN a program that opens {made} once with "w", before the loop, and in '
-                'it writes each item with "\\n" at its end.'
+                f"The file has {_how_many(now.lines_of(ask.made[0]))}; {wanted}. RUN your whole program again: open "
+                f'{made} once with "w", and write each item with "\\n" after it, as in f.write(str(item) + "\\n").'
             )
         case "nothing done":
             return f"RUN a program{opens} prints the result."
+
+
+def _how_many(count: int) -> str:
+    return f"{count} line{'' if count == 1 else 's'}"
 
 
 def _last(text: str) -> str:
@@ -311,7 +326,10 @@ def _last(text: str) -> str:
 def _advice(text: str) -> str:
     if missing := re.search(r"No module named '?([\w-]+)", text):
         return f" {missing[1]} is not there and cannot be had; do without it.{_TABLE}"
-    return next((advice for found, advice in _ADVICE if re.search(found, text)), "")
+    for pattern, advice in _ADVICE:
+        if found := re.search(pattern, text):
+            return advice.format(*found.groups())
+    return ""
 
 
 _TABLE = (
@@ -330,6 +348,10 @@ _ADVICE = (
         " Make text a number with float(text), and a number text with str(number).",
     ),
     (r"KeyError|IndexError", f" Look at the file's first line for the names of its columns.{_TABLE}"),
+    (
+        r"name '(csv|json|os|re|math|datetime|random|statistics|glob|sys|string|shutil)' is not",
+        " Begin with: import {0}",
+    ),
     (r"NameError", " A name must be given a value first; a file must be opened and read in the program itself."),
     (r"SyntaxError|IndentationError", " Write a shorter program, each statement on its own line."),
     (r"EOFError|stdin", " There is no input to type: the program must open the file by its name."),

@@ -61,6 +61,9 @@ _NUMBER: Final = re.compile(
     r"\b(how many|how much|count\b|number of|sum of|total|average|mean of|product of|factorial|remainder)",
     re.IGNORECASE,
 )
+_FIRST: Final = re.compile(
+    r"\b(?:first|last|next|top) (\d{1,3})\b(?! \w*(?:lines|rows|characters|letters))", re.IGNORECASE
+)
 _SEVERAL: Final = re.compile(r"\b(each|every|per)\b", re.IGNORECASE)
 _LOOK: Final = re.compile(
     r"\b(read|re-read|show|shows|print|display|view|open|check|double-check|verify|confirm|look|inspect"
@@ -153,6 +156,8 @@ class Asked:
     """Whether what it asks for is a number."""
     lines: bool = False
     """Whether what is made is to have several lines."""
+    count: int | None = None
+    """How many lines what is made is to have, where it says so."""
     empty: bool = False
     """Whether what is made is to hold nothing."""
     looks: bool = False
@@ -202,6 +207,7 @@ def asked(task: str) -> Asked:
         acts=bool(_COMPUTED.search(words) or folder or (files and _ACTS.search(text))),
         number=_NUMBER.search(words) is not None and not _SEVERAL.search(words),
         lines=bool(made and (_LINES.search(words) or _ON_LINES.search(words))),
+        count=int(found[1]) if (found := _FIRST.search(words)) else None,
         empty=bool(made and re.search(r"\bempty\b(?: \w+)? file", words, re.IGNORECASE)),
         looks=last is not None and _LOOK.search(rest) is not None,
         runs=[name for name in made if _PROGRAM.search(name) and _RUNS.search(_FILE.sub(" ", text))],

@@ -172,12 +172,16 @@ class Turn:
     def _wrong_in_files(self) -> Missing | None:
         """What is wrong with a file that was made, as it was last shown."""
         ask = self.asked
+        for name in ask.changed:
+            shown = [call.output for call in self.calls if call.reads(name)]
+            if len(shown) > 1 and shown[0] == shown[-1]:
+                return "not changed"
         for name in ask.made:
-            shown = self._shown(name)
-            if (" is empty." in shown) != ask.empty:
+            held = self._held(name)
+            if (not held.strip()) != ask.empty:
                 return "not empty" if ask.empty else "empty"
-            held = _NUMBERED.sub("", shown)
-            if ask.lines and len(held.splitlines()) == 1:
+            count = self.lines_of(name)
+            if ask.lines and (count != ask.count if ask.count else count == 1):
                 return "lines"
             if ask.number and not ask.lines and not _one_number(held):
                 return "no number"
@@ -194,8 +198,16 @@ class Turn:
         anything; but not those that it is not worth looking at."""
         return [*self.asked.made, *self.asked.changed][:2]
 
-    def _shown(self, name: str) -> str:
-        return next((call.output or "" for call in reversed(self.calls) if call.reads(name)), "")
+    def lines_of(self, name: str) -> int:
+        """How many lines a file had when it was last shown."""
+        return len(self._held(name).rstrip().splitlines())
+
+    def _held(self, name: str) -> str:
+        """What a file held when it was last shown."""
+        shown = next((call.output or "" for call in reversed(self.calls) if call.reads(name)), "")
+        if shown.endswith(" is empty."):
+            return ""
+        return _NUMBERED.sub("", shown)
 
     @property
     def result(self) -> str:
@@ -253,6 +265,9 @@ class Turn:
             return {*both, "view_file"} if self.readable() else both
         if self.readable() and not (ask.made or ask.changed or ask.deleted):
             return {"code_execution" if ask.computes else "view_file"}
+        if ask.changed:
+            # What it was like before is needed to change it, and to see that it was.
+            return {"view_file"}
         if self._literal() and ask.made and not ask.by_program:
             return {"write_file", *(["code_execution"] if re.search(r"\d", self.task) else [])}
         first = {"code_execution", "url_fetch", *(["view_file"] if self.readable() else [])}
