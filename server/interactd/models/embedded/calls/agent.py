@@ -91,7 +91,7 @@ with open("codes.txt", "w") as f:
         "RESULT of RUN: it ran well and printed nothing. READ codes.txt to check it.",
         "READ codes.txt",
         f"RESULT of READ:\nAB12\nCD34\n\n{DONE}",
-        "ANSWER\nThe codes AB12 and CD34 have no dashes now; they are in codes.txt.",
+        "ANSWER\nThe codes AB12 and CD34 have no dashes now.",
     ),
     (
         "Example: How many animals in zoo.csv weigh more than 100? It has the columns animal,weight.",
@@ -125,7 +125,7 @@ print(area)
         "RESULT of RUN:\n28.274333882308138\n\nREAD area.txt to check it.",
         "READ area.txt",
         f"RESULT of READ:\n28.274333882308138\n\n{DONE}",
-        "ANSWER\nThe area of a circle with the radius 3 is 28.274333882308138; it is in area.txt.",
+        "ANSWER\nThe area of a circle with the radius 3 is 28.274333882308138.",
     ),
 )
 

@@ -11,6 +11,10 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
+_READ: Final = 6_000
+_MENTIONS: Final = 40
+_BEFORE: Final = 300
+"""Characters: of a task that is looked at, and before a file's name."""
 _URL: Final = re.compile(r"https?://\S+")
 _FILE: Final = re.compile(r"(?<![\w./@-])(?:/workspace/|\./)?((?:[\w-]+/)*[\w-]*\w\.[A-Za-z]\w{0,5})(?![\w/@])")
 _NO_FILES: Final = frozenset({"e.g", "i.e", "a.m", "p.m"})
@@ -180,8 +184,11 @@ class Asked:
 
 def asked(task: str) -> Asked:
     """Read a task."""
+    if len(task) > _READ:
+        # What is asked for stands at the beginning or at the end; between them is what it is about.
+        task = f"{task[: _READ // 2]}\n{task[-_READ // 2 :]}"
     text = _URL.sub(" ", task)
-    mentions = [found for found in _FILE.finditer(text) if found[1].lower() not in _NO_FILES]
+    mentions = [found for found in _FILE.finditer(text) if found[1].lower() not in _NO_FILES][:_MENTIONS]
     files = list(dict.fromkeys(found[1] for found in mentions))
     gone = [found[1] for found in mentions if _before(text, found, _GONE)]
     verbs = _QUOTED.sub(" ", text)
@@ -217,11 +224,16 @@ def asked(task: str) -> Asked:
 
 def _before(text: str, found: re.Match[str], wanted: re.Pattern[str]) -> bool:
     """Whether the word that governs a file's name is one of these."""
-    return wanted.search(_BETWEEN.sub("", text[: found.start()])) is not None
+    return wanted.search(_BETWEEN.sub("", _head(text, found))) is not None
+
+
+def _head(text: str, found: re.Match[str]) -> str:
+    """What stands before a file's name, as far back as it matters."""
+    return text[max(0, found.start() - _BEFORE) : found.start()]
 
 
 def _is_made(text: str, found: re.Match[str]) -> bool:
-    head = text[: found.start()]
+    head = _head(text, found)
     whole = head.rstrip("\"'`( ")
     if re.search(r"\b(?:called|named|call it|name it)\W*$", whole, re.IGNORECASE):
         return True
