@@ -210,6 +210,20 @@ def test_a_program_that_is_to_be_run_is_run() -> None:
     assert "python3 hi.py" in agent.render_result(steps[-1], turn(steps))
 
 
+def test_a_text_is_written_as_the_task_has_it() -> None:
+    task = asked("Save the words Good Night, Moon in a.txt.")
+
+    def made(text: str) -> list[Step]:
+        done = [call(1, "write_file", path="a.txt", content=f"{text}\n"), result(1, "write_file", "Wrote a.txt")]
+        return [task, *done, *viewed(2, "a.txt", f"1\t{text}")]
+
+    wrong = made("good night, moon")
+    assert root(*wrong).startswith('root ::= "WRITE "')
+    assert agent.render_result(wrong[-1], turn(wrong)).endswith("WRITE a.txt again: Good Night, Moon")
+    assert root(*made("Good Night, Moon")).startswith('root ::= "ANSWER')
+    assert root(*made("something else")).startswith('root ::= "ANSWER')
+
+
 def test_demands_end_after_some_calls() -> None:
     steps = [asked(TASK)]
     for number in range(8):

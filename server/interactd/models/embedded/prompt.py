@@ -20,6 +20,7 @@ SYSTEM = "You are a helpful assistant. Answer in one or two short sentences unle
 SYSTEM_WITH_TOOLS = "You are a helpful assistant."
 TEMPERATURE = 0.3
 TEMPERATURE_AGAIN = 0.8
+TEMPERATURE_OF_ANSWERS = 0.0
 _MEDIA = "image", "audio", "video", "document"
 
 
@@ -78,6 +79,9 @@ def _temperature(request: ModelRequest, now: Turn | None) -> float:
     program again."""
     if request.config.temperature is not None:
         return request.config.temperature
+    if now is not None and now.calls and now.sensible() == {"answer"}:
+        # What is left is to say what was found out.
+        return TEMPERATURE_OF_ANSWERS
     in_vain = now is not None and now.calls and (now.calls[-1].failed or now.in_vain)
     return TEMPERATURE_AGAIN if in_vain else TEMPERATURE
 

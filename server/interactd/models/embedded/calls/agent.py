@@ -175,16 +175,13 @@ def grammar(tools: list[Json], choice: Literal["auto", "any"], steps: Sequence[S
 
 
 def _answer(now: Turn) -> str:
-    """An answer; where the work came to something short, that is in it as it is: small models misquote."""
-    more = r'("\n" words?){0,24}'
-    if not now.result:
-        return f"{literal(ANSWER)} words {more}"
-    if _A_NUMBER.fullmatch(now.result):
-        # Before it only numbers of the task's own, and no digit after it.
-        own = sorted(set(_DIGITS.findall(now.task)))[:40]
-        piece = " | ".join([r"[^\n0-9]", *(rf"{literal(number)} [^\n0-9]" for number in own)])
-        return rf"{literal(ANSWER)} ({piece}){{0,200}} {literal(now.result)} ([^\n0-9] [^\n]{{0,200}})? {more}"
-    return rf'{literal(ANSWER)} ([^\n:]{{1,80}} ": ")? {literal(now.result)} [^\n]{{0,200}} {more}'
+    """An answer; where the work came to a number, that is in it as it is, and no other one: small models misquote."""
+    if not _A_NUMBER.fullmatch(now.result):
+        return rf'{literal(ANSWER)} words ("\n" words?){{0,24}}'
+    # Before it numbers of the task's own may be said, and no digit right after it.
+    own = sorted(set(_DIGITS.findall(now.task)))[:40]
+    piece = " | ".join([r"[^\n0-9]", *(rf"{literal(number)} [^\n0-9]" for number in own)])
+    return rf"{literal(ANSWER)} ({piece}){{0,200}} {literal(now.result)} ([^\n0-9] [^\n]{{0,120}})?"
 
 
 def _may_import(name: str, now: Turn) -> bool:
@@ -309,6 +306,8 @@ def _todo(now: Turn) -> str:
                 f"The file has {_how_many(now.lines_of(ask.made[0]))}; {wanted}. RUN your whole program again: open "
                 f'{made} once with "w", and write each item with "\\n" after it, as in f.write(str(item) + "\\n").'
             )
+        case "not exact":
+            return f"{made} must have it exactly as the task does. WRITE {made} again: {now.exact(ask.made[0])}"
         case "nothing done":
             return f"RUN a program{opens} prints the result."
 

@@ -49,6 +49,7 @@ Missing = Literal[
     "empty",
     "not empty",
     "lines",
+    "not exact",
 ]
 
 
@@ -185,6 +186,8 @@ class Turn:
                 return "lines"
             if ask.number and not ask.lines and not _one_number(held):
                 return "no number"
+            if self.exact(name):
+                return "not exact"
         return None
 
     @property
@@ -197,6 +200,15 @@ class Turn:
         """Files that are looked at when they are made: always, since a program that ran well may have written
         anything; but not those that it is not worth looking at."""
         return [*self.asked.made, *self.asked.changed][:2]
+
+    def exact(self, name: str) -> str | None:
+        """A text of the task as it stands there, where a file has the same in other letters and nothing is computed."""
+        if self.asked.computes or self.asked.read:
+            return None
+        for line in map(str.strip, self._held(name).splitlines()):
+            if line not in self.task and (at := self.task.lower().find(line.lower())) >= 0:
+                return self.task[at : at + len(line)]
+        return None
 
     def lines_of(self, name: str) -> int:
         """How many lines a file had when it was last shown."""
@@ -244,6 +256,8 @@ class Turn:
                 return {"view_file"}
             case "not run" | "no number" | "not changed" | "not deleted" | "empty" | "not empty":
                 return {"code_execution"}
+            case "not exact":
+                return {"write_file"}
             case "lines":
                 return {"code_execution", *(["write_file"] if self._literal() else [])}
             case "not made" | "nothing done":
@@ -294,7 +308,7 @@ class Turn:
         ask = self.asked
         if not ask.acts:
             return [ANY]
-        names = [name for name in ask.made if not self.written(name)]
+        names = [name for name in ask.made if not self.written(name) or self.exact(name)]
         return [_inside(ask.folder, name) for name in names]
 
     def readable(self) -> list[str]:
