@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 from interactd.errors import InvalidArgument
-from interactd.models.embedded.calls import agent, protocol
+from interactd.models.embedded.calls import agent, hints, protocol
 from interactd.models.embedded.calls.progress import Turn, turn, without_dead_end
 from interactd.models.embedded.settings import EmbeddedSettings
 from interactd.models.port import ModelRequest
@@ -88,7 +88,7 @@ def _temperature(request: ModelRequest, now: Turn | None) -> float:
 
 def _plain(steps: list[Step], tools: list[Json], *, working: bool) -> list[Step]:
     newest = next((n for n in range(len(steps), 0, -1) if steps[n - 1].type == "model_output"), 0)
-    out: list[Step] = agent.examples() if working else []
+    out: list[Step] = hints.examples() if working else []
     for number, step in enumerate(steps):
         match step.type:
             case "user_input":
