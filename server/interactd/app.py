@@ -16,6 +16,8 @@ from interactd.builtins.web import PolicyFetcher
 from interactd.config import Config, allowed_env, load
 from interactd.daemon.port import Hooks
 from interactd.daemon.port import Settings as DaemonSettings
+from interactd.durable.local import LocalSchedules
+from interactd.durable.settings import DurableSettings
 from interactd.engine.local import LocalEngine
 from interactd.engine.settings import EngineSettings
 from interactd.errors import InteractdError
@@ -51,6 +53,11 @@ class App:
         store = SqliteStore(paths.database)
         credentials = Credentials(paths)
         self.environments = LocalEnvironments(paths, store, all_launchers(paths), ways=NetworkWays(credentials))
+        self.schedules = LocalSchedules(
+            store.schedules,
+            Credentials(paths, name="webhook-secrets"),
+            DurableSettings(allow=tuple(config.webhooks.allow), commands=config.webhooks.commands),
+        )
         self.engine = LocalEngine(
             store,
             self.catalog,
@@ -58,6 +65,7 @@ class App:
             agents=AgentFolders(paths),
             environments=self.environments,
             fetcher=PolicyFetcher(credentials),
+            schedules=self.schedules,
         )
         self._faces: _KeyedFaces | None = None
 
@@ -69,8 +77,8 @@ class App:
 
     @property
     def busy(self) -> int:
-        """Runs, queued turns and HTTP faces that listen."""
-        return self.engine.busy + (len(self.faces.http.listening) if self._faces else 0)
+        """Runs, queued turns, HTTP faces that listen, active triggers, and deliveries that have not arrived."""
+        return self.engine.busy + self.schedules.holding + (len(self.faces.http.listening) if self._faces else 0)
 
     def attach(self, hooks: Hooks) -> None:
         """Make the faces, now that the daemon's hooks are known."""
@@ -222,9 +230,17 @@ def _engine_settings(paths: Paths, config: Config) -> EngineSettings:
         home=str(paths.data),
         default_ttl_s=config.defaults.ttl_s or 0,
         max_running=limits.running,
+        provider_slots={
+            name: provider.max_running for name, provider in config.providers.items() if provider.max_running
+        },
+        lease_s=config.dispatch.lease_s,
+        retries=config.dispatch.retries,
+        start_timeout_s=config.dispatch.start_timeout_s or None,
+        timeout_s=config.dispatch.timeout_s or None,
         max_open=limits.running + limits.queued,
         max_queued=limits.queued_per_session,
         max_input_bytes=limits.input_bytes,
         max_output_bytes=limits.output_bytes,
         thinking_level=config.defaults.thinking_level,
+        approvals=config.approvals or None,
     )

@@ -13,7 +13,17 @@ from typing import Literal
 
 from interactd.errors import InvalidArgument
 
-Kind = Literal["session", "interaction", "environment", "artifact", "receipt", "trigger", "webhook"]
+Kind = Literal[
+    "session",
+    "interaction",
+    "environment",
+    "artifact",
+    "receipt",
+    "trigger",
+    "execution",
+    "webhook",
+    "delivery",
+]
 
 PREFIXES: dict[Kind, str] = {
     "session": "ses_",
@@ -22,7 +32,9 @@ PREFIXES: dict[Kind, str] = {
     "artifact": "art_",
     "receipt": "rcp_",
     "trigger": "trg_",
+    "execution": "exe_",
     "webhook": "whk_",
+    "delivery": "msg_",
 }
 ULID_LENGTH = 26
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"

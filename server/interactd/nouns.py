@@ -29,6 +29,9 @@ TERMINAL: Final[frozenset[Status]] = frozenset({"completed", "failed", "cancelle
 OPEN: Final[frozenset[Status]] = frozenset({"queued", "in_progress", "requires_action"})
 THINKING_LEVELS: Final[tuple[ThinkingLevel, ...]] = ("minimal", "low", "medium", "high", "xhigh")
 
+NANO: Final = 1_000_000_000
+"""Nano-dollars in a dollar. Inside, money is whole nano-dollars; costs are rounded up, limits down."""
+
 Json = dict[str, Any]
 
 
@@ -184,6 +187,16 @@ class Interaction:
     """Where an agent's turn takes place; known once its environment was found or made."""
     isolation: Json | None = None
     """What the run truly had (`Isolation.as_dict()`); `None` until its sandbox was there."""
+    parent_id: str | None = None
+    """The interaction that started this one (a child draws on its parent's budget); `None` for a caller's own."""
+    runner: str | None = None
+    """Whose claim it is: the daemon that runs it, or that has it in its line."""
+    budget: Json | None = None
+    """What it may cost: some of `{"usd", "tokens", "steps", "seconds"}`, its children's counted."""
+    approvals: Json | None = None
+    """What it has to ask before doing, over the agent's and the environment's policy."""
+    dispatch: Json | None = None
+    """When it goes: some of `{"priority", "delay_s", "start_timeout_s", "timeout_s", "retries"}`."""
     system_instruction: str | None = None
     generation_config: GenerationConfig = field(default_factory=GenerationConfig)
     tools: list[Json] = field(default_factory=list[Json])
@@ -223,6 +236,10 @@ class Session:
     system_instruction: str | None = None
     generation_config: GenerationConfig = field(default_factory=GenerationConfig)
     tools: list[Json] = field(default_factory=list[Json])
+    budget: Json | None = None
+    """What all its turns together may cost; as an interaction's."""
+    approvals: Json | None = None
+    """What its turns have to ask before doing."""
     labels: dict[str, str] = field(default_factory=dict[str, str])
     ttl_s: float | None = None
     expires_at: float | None = None

@@ -32,7 +32,7 @@ WRONG = [
     ("base_agent: ../other", 3, "base_agent", "expected 1 to 63"),
     ("shadows: yes", 3, "shadows", "expected true or false, got 'yes'"),
     ("shadows: 1", 3, "shadows", "expected true or false, got 1"),
-    ("policy: always_allow", 3, "policy", "is reserved"),
+    ("policy: always_allow", 3, "policy", "approvals"),
     ("budget: 5", 3, "budget", "is reserved"),
     ("tools: code_execution", 3, "tools", "expected a list, got 'code_execution'"),
     ("tools: [code_executon]", 3, "tools[0]", "unknown tool 'code_executon'; did you mean 'code_execution'"),

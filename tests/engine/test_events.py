@@ -6,6 +6,8 @@ import pytest
 
 from interactd.engine.events import Channel
 from interactd.engine.port import Event
+from interactd.engine.run.draft import Draft
+from interactd.models.port import Finished, StepFinished
 from interactd.nouns import Interaction, Step, text_content
 
 pytestmark = pytest.mark.anyio
@@ -29,29 +31,31 @@ async def test_events_have_the_shapes_of_the_interactions_api() -> None:
     channel.status(row())
     channel.start(0, "thought", {})
     channel.delta(0, "thought_summary", "hm")
-    channel.stop(0, Step("thought", {"summary": [text_content("hm")]}))
     channel.start(1, "function_call", {"id": "c1", "name": "f"})
     channel.delta(1, "arguments", '{"a": 1}')
-    channel.stop(1, Step("function_call", {"id": "c1", "name": "f", "arguments": {"a": 1}}))
+    thought = Step("thought", {"summary": [text_content("hm")]})
+    channel.journalled([thought, Step("function_call", {"id": "c1", "name": "f", "arguments": {"a": 1}})], 0)
     channel.status(row("requires_action"))
     channel.end()
     events = await drain(channel)
-    assert [event.seq for event in events] == list(range(1, 9))
+    seqs = [event.seq for event in events]
+    assert seqs == sorted(set(seqs))
+    assert seqs[0] > 0
     assert [event.type for event in events] == [
         "interaction.status",
         "step.start",
         "step.delta",
-        "step.stop",
         "step.start",
         "step.delta",
+        "step.stop",
         "step.stop",
         "interaction.status",
     ]
     assert all(event.data["event_type"] == event.type for event in events)
     assert events[1].data["step"] == {"type": "thought"}
     assert events[2].data["delta"] == {"type": "thought_summary", "content": {"type": "text", "text": "hm"}}
-    assert events[4].data["step"] == {"type": "function_call", "id": "c1", "name": "f"}
-    assert events[5].data["delta"] == {"type": "arguments_delta", "arguments": '{"a": 1}'}
+    assert events[3].data["step"] == {"type": "function_call", "id": "c1", "name": "f"}
+    assert events[4].data["delta"] == {"type": "arguments_delta", "arguments": '{"a": 1}'}
     assert events[-1].data["status"] == "requires_action"
 
 
@@ -88,10 +92,10 @@ async def test_reading_after_a_seq_repeats_nothing_and_misses_nothing() -> None:
     await reader.aclose()  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
     channel.delta(0, "text", "b")
     channel.delta(0, "text", "c")
-    channel.stop(0, done("abc"))
+    channel.journalled([done("abc")], 0)
     channel.end()
     rest = await drain(channel, after=seen[-1].seq)
-    assert [event.seq for event in rest] == [3, 4]
+    assert [event.type for event in rest] == ["step.delta", "step.stop"]
     assert rest[0].data["delta"]["text"] == "bc"
 
 
@@ -112,8 +116,69 @@ async def test_a_replayed_step_looks_like_a_streamed_one() -> None:
     live, replayed = Channel("int_x"), Channel("int_x")
     live.start(0, "model_output", {})
     live.delta(0, "text", "hello")
-    live.stop(0, done("hello"))
-    assert replayed.replay([Step("user_input", {"content": []}), done("hello")]) == 1
+    live.journalled([done("hello")], 0)
+    assert replayed.journalled([Step("user_input", {"content": []}), done("hello")], 0) == 1
     live.end()
     replayed.end()
     assert await drain(live) == await drain(replayed)
+
+
+async def resumed(seen: int, *, attempt: int = 2) -> list[tuple[str, int]]:
+    """What a client that had the first `seen` events of attempt 1 gets of another one, which had one step to begin
+    with: the daemon died while the second was being streamed."""
+    first, later = Channel("int_x", 1), Channel("int_x", attempt)
+    first.status(row())
+    first.start(0, "model_output", {})
+    first.delta(0, "text", "one")
+    first.journalled([done("one")], 0)
+    first.start(1, "model_output", {})
+    first.delta(1, "text", "two, half of it")
+    later.status(row())
+    later.journalled([done("one")], 0)
+    later.start(1, "model_output", {})
+    later.delta(1, "text", "two")
+    later.journalled([done("two")], 1)
+    first.end()
+    later.end()
+    had = (await drain(first))[:seen]
+    got = await drain(later, after=had[-1].seq if had else 0)
+    return [(event.type, event.data["index"]) for event in got if event.type != "interaction.status"]
+
+
+@pytest.mark.parametrize("seen", [0, 1, 2, 3])
+async def test_the_next_attempt_tells_a_step_whose_end_was_not_told_from_its_beginning(seen: int) -> None:
+    all_of_it = [("step.start", 0), ("step.delta", 0), ("step.stop", 0)]
+    assert await resumed(seen) == [*all_of_it, ("step.start", 1), ("step.delta", 1), ("step.stop", 1)]
+
+
+@pytest.mark.parametrize("seen", [4, 5, 6])
+@pytest.mark.parametrize("attempt", [2, 5_000])
+async def test_the_next_attempt_does_not_tell_a_step_again_whose_end_was_told(seen: int, attempt: int) -> None:
+    assert await resumed(seen, attempt=attempt) == [("step.start", 1), ("step.delta", 1), ("step.stop", 1)]
+
+
+async def test_no_step_is_told_to_be_over_before_it_is_journalled() -> None:
+    channel = Channel("int_x", 1)
+    draft = Draft(channel, 0, 1_000)
+    draft.feed(StepFinished(0, done("hello")))
+    draft.feed(Finished("stop", "stop", None))
+    reader = channel.read()
+    assert [(await anext(reader)).type, (await anext(reader)).type] == ["step.start", "step.delta"]
+    channel.journalled(draft.partial(), 0)
+    channel.end()
+    assert [event.type async for event in reader] == ["step.stop"]
+
+
+async def test_the_status_it_rests_in_is_told_to_those_who_had_everything_of_its_attempt() -> None:
+    live, rest = Channel("int_x", 3), Channel("int_x", 3)
+    live.status(row())
+    live.start(0, "model_output", {})
+    live.end()
+    rest.rests(row("failed"))
+    rest.end()
+    had = await drain(live)
+    assert [event.data["status"] for event in await drain(rest, after=had[-1].seq)] == ["failed"]
+    again = Channel("int_x", 4)
+    again.status(row())
+    again.end()
+    assert await drain(again, after=(await drain(rest))[-1].seq), "the next attempt is told all the same"

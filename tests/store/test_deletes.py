@@ -64,14 +64,19 @@ async def test_a_session_with_a_running_turn_is_not_deleted(store: Store) -> Non
     assert len(await store.get_steps(running)) == 1
 
 
-async def test_a_delete_forgets_the_sessions_keys(store: Store) -> None:
+async def test_a_key_of_a_deleted_session_starts_nothing_new(store: Store) -> None:
     session = a_session()
     await store.create_session(session, IdempotencyKey("create", "d"))
     one = an_interaction(session.id)
     await store.accept(one, [], expires_at=FAR, key=IdempotencyKey("turn", "d"))
     await store.settle(one.id, 1, "completed", now=1.0)
-    receipt = await store.delete_session(session.id, 1.0)
-    assert receipt.removed["idempotency_keys"] == 2
+    await store.delete_session(session.id, 1.0)
+    again = await store.create_session(a_session(), IdempotencyKey("create", "d"))
+    assert (again.id, again.created) == (session.id, False)
+    assert await store.recall(IdempotencyKey("turn", "d")) == one.id
+    with pytest.raises(Conflict):
+        await store.create_session(a_session(), IdempotencyKey("create", "other"))
+    await store.sweep(time.time() + 25 * 3600)
     assert (await store.create_session(a_session(), IdempotencyKey("create", "d"))).created
 
 

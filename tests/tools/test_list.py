@@ -46,6 +46,22 @@ ENVIRONMENTS = [
     "fork_environment",
     "delete_environment",
 ]
+SCHEDULES = [
+    "create_trigger",
+    "list_triggers",
+    "update_trigger",
+    "run_trigger",
+    "delete_trigger",
+    "list_executions",
+    "create_webhook",
+    "list_webhooks",
+    "update_webhook",
+    "ping_webhook",
+    "rotate_secret",
+    "delete_webhook",
+    "list_deliveries",
+    "redeliver",
+]
 
 
 def nodes(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -57,7 +73,9 @@ def nodes(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def test_the_names_are_fixed_and_so_is_their_order() -> None:
     assert [tool.name for tool in select()] == NAMES
-    assert [tool.name for tool in select(["environments"])] == NAMES + ENVIRONMENTS == list(TOOLS)
+    assert [tool.name for tool in select(["environments"])] == NAMES + ENVIRONMENTS
+    assert [tool.name for tool in select(["schedules"])] == NAMES + SCHEDULES
+    assert list(TOOLS) == NAMES + ENVIRONMENTS + SCHEDULES
 
 
 def test_the_list_is_the_snapshot_and_its_size_is_known() -> None:
@@ -81,7 +99,7 @@ def test_the_list_costs_less_than_3500_tokens_to_a_real_model(model: str) -> Non
     assert count(compact, weights) < MOST_TOKENS
 
 
-@pytest.mark.parametrize("name", NAMES + ENVIRONMENTS)
+@pytest.mark.parametrize("name", NAMES + ENVIRONMENTS + SCHEDULES)
 def test_a_schema_has_nothing_that_a_host_refuses(name: str) -> None:
     schema = TOOLS[name].input_schema
     Draft202012Validator.check_schema(schema)
@@ -97,7 +115,7 @@ def test_a_schema_has_nothing_that_a_host_refuses(name: str) -> None:
         assert len(inner.get("description", "")) <= 120
 
 
-@pytest.mark.parametrize("name", NAMES + ENVIRONMENTS)
+@pytest.mark.parametrize("name", NAMES + ENVIRONMENTS + SCHEDULES)
 def test_a_tool_says_what_when_and_what_next_in_little_room(name: str) -> None:
     tool = TOOLS[name].as_dict()
     assert re.fullmatch(r"[a-z_]{1,24}", name)
@@ -111,14 +129,14 @@ def test_a_tool_says_what_when_and_what_next_in_little_room(name: str) -> None:
 
 def test_only_what_takes_away_is_destructive() -> None:
     takers = [name for name, tool in TOOLS.items() if tool.annotations.destructive]
-    assert takers == ["cancel_interaction", "delete_session", "delete_environment"]
+    assert takers == ["cancel_interaction", "delete_session", "delete_environment", "delete_trigger", "delete_webhook"]
 
 
 def test_an_unknown_toolset_is_refused_by_name() -> None:
-    with pytest.raises(InvalidArgument, match="expected some of core, environments, all, got 'sched"):
+    with pytest.raises(InvalidArgument, match="expected some of core, environments, schedules, all, got 'sched"):
         select(["scheduels"])
     assert select() == interactd_tools.select(["core", ""])
-    assert select(["all"]) == select(["environments"]) == list(TOOLS.values())
+    assert select(["all"]) == select(["schedules", "environments"]) == list(TOOLS.values())
 
 
 def test_the_page_of_the_tools_is_made_from_them() -> None:

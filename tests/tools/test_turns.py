@@ -85,7 +85,7 @@ async def test_a_background_turn_returns_at_once_and_its_result_is_announced_unt
     gate.set()
     await world.ended(handle["interaction_id"])
     other = await world.ok("send_turn", session_id=second, input="Hello.")
-    assert "Unread background results in 1 session: list_sessions(unread=true)" in other.text
+    assert "1 unread background result: get_interaction()" in other.text
     listed = await world.ok("list_sessions", unread=True)
     assert f'Next: get_interaction(interaction_id="{handle["interaction_id"]}")' in listed.text
     read = await world.ok("get_interaction", interaction_id=handle["interaction_id"])

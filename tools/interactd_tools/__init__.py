@@ -19,6 +19,7 @@ from interactd_tools.context import CallContext, Tool, ToolResult
 from interactd_tools.deadlines import last_moment
 from interactd_tools.hosts import fit
 from interactd_tools.registry import Bound
+from interactd_tools.schedules import triggers, webhooks
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ _ORDER = (
     *(turns.get_interaction, turns.respond, turns.cancel_interaction, *artifacts.TOOLS),
     *(sessions.list_sessions, sessions.get_session, sessions.fork_session, sessions.delete_session),
     *(*history.TOOLS, *listing.TOOLS, *machine.TOOLS, *environments.TOOLS),
+    *(*triggers.TOOLS, *webhooks.TOOLS),
 )
 _BOUND: dict[str, Bound[Any]] = {bound.tool.name: bound for bound in _ORDER}
 TOOLS: dict[str, Tool] = {name: bound.tool for name, bound in _BOUND.items()}

@@ -17,6 +17,23 @@ Progress = Callable[[str, ProgressKind], Awaitable[None]]
 
 
 @dataclass(slots=True)
+class Place:
+    """How far a client's progress has come; what asks again for it, after the daemon died, says so.
+
+    Attributes:
+        interaction_id: whose events were told.
+        after: the `seq` of the last one.
+        partial: whether the last text told belongs to a step that is not over.
+        count: how many messages were sent.
+    """
+
+    interaction_id: str = ""
+    after: int = 0
+    partial: bool = False
+    count: int = 0
+
+
+@dataclass(slots=True)
 class CallContext:
     """One call, as its face sees it.
 
@@ -27,6 +44,7 @@ class CallContext:
             `connection:request_id` as their idempotency key when the caller gave none.
         request_id: the JSON-RPC id.
         progress: see `Progress`.
+        place: where the client's progress stands; `progress` tells it along.
         deadline_s: seconds the client leaves for the whole call; `None` for what is known of `client_name`.
         client_name: `clientInfo.name`; what `deadlines` learns is kept under it.
     """
@@ -37,6 +55,7 @@ class CallContext:
     progress: Progress | None = None
     deadline_s: float | None = None
     client_name: str | None = None
+    place: Place = field(default_factory=Place)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from interactd_tools.answers.schedules import status_fields, status_lines
 from interactd_tools.answers.text import answer, one_line, plural, span
 from interactd_tools.arguments.fields import Arguments
 from interactd_tools.context import Annotations, CallContext, ToolResult
+from interactd_tools.notices import notice
 from interactd_tools.registry import tool
 
 
@@ -26,14 +28,17 @@ async def server_status(args: ServerStatus, ctx: CallContext) -> ToolResult:
     del args
     status = await ctx.engine.status(caller=ctx.caller)
     store = cast("dict[str, Any]", status.get("store") or {})
-    busy, queued, unread = (int(status.get(name) or 0) for name in ("busy", "queued", "unread"))
+    busy, queued, unread, waiting = (int(status.get(name) or 0) for name in ("busy", "queued", "unread", "waiting"))
     lines = [
         f"Running: {plural(busy, 'interaction')}, {queued} queued. Unread background results: {unread}.",
+        await notice(ctx),
+        *_queues(status.get("dispatch") or {}),
         picks(str(status["auto"])) if status.get("auto") else "",
+        *status_lines(cast("dict[str, Any]", status.get("schedules") or {})),
         _store(store),
         f"Home: {status['home']}" if status.get("home") else "",
     ]
-    following = "list_sessions(unread=true)" if unread else "list_agents()"
+    following = "get_interaction()" if unread else "list_agents()"
     up = f" · up {span(float(status['uptime_s']))}" if status.get("uptime_s") is not None else ""
     return ToolResult(
         answer(
@@ -47,9 +52,25 @@ async def server_status(args: ServerStatus, ctx: CallContext) -> ToolResult:
             "busy": busy,
             "queued": queued,
             "unread": unread,
+            "waiting": waiting,
             "sessions": store.get("sessions"),
+            **status_fields(cast("dict[str, Any]", status.get("schedules") or {})),
         },
     )
+
+
+def _queues(dispatch: dict[str, Any]) -> list[str]:
+    """What waits, and for what; nothing when nothing does."""
+    if not dispatch.get("waiting"):
+        return []
+    lines = [f"Slots: {dispatch['running']} of {dispatch['max_running']} taken."]
+    if dispatch.get("delayed"):
+        lines.append(f"{plural(int(dispatch['delayed']), 'interaction')} not before a later time.")
+    for name, of in cast("dict[str, dict[str, Any]]", dispatch.get("providers") or {}).items():
+        if of["waiting"]:
+            most = f" of {of['max_running']}" if "max_running" in of else ""
+            lines.append(f"{name}: {of['running']}{most} running, {of['waiting']} waiting.")
+    return [" ".join(lines)]
 
 
 def _store(store: dict[str, Any]) -> str:

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from interactd.errors import InteractdError
 from interactd.nouns import Session
 from interactd_tools.answers import session as read
 from interactd_tools.answers.text import answer, call, iso, plural, when
@@ -28,18 +27,20 @@ from interactd_tools.arguments.fields import (
     generation_config,
     pack_cursor,
 )
-from interactd_tools.arguments.places import AgentName, Place
+from interactd_tools.arguments.places import AgentName, Approvals, Place
 from interactd_tools.context import Annotations, CallContext, ToolResult
 from interactd_tools.keys import key_for
+from interactd_tools.notices import notice
 from interactd_tools.registry import tool
 
-_UNREAD_TURNS = 20
+_UNREAD = 200
 
 
 class CreateSession(Arguments):
     model: Annotated[Line, Field(description="provider/name or auto (default); list_agents shows them.")] | None = None
     agent: Annotated[AgentName, Field(description="Takes the turns, on that model.")] | None = None
     environment: Annotated[Place, Field(description="As in run_agent_background.")] | None = None
+    approvals: Approvals | None = None
     system_instruction: Annotated[Prose, Field(description="Instructions for every turn.")] | None = None
     thinking_level: Thinking | None = None
     generation_config: (
@@ -72,6 +73,7 @@ async def create_session(args: CreateSession, ctx: CallContext) -> ToolResult:
         model=args.model,
         agent=args.agent,
         environment=args.environment,
+        approvals=args.approvals,
         system_instruction=args.system_instruction,
         generation_config=generation_config(args.thinking_level, args.generation_config),
         tools=args.tools,
@@ -85,12 +87,15 @@ async def create_session(args: CreateSession, ctx: CallContext) -> ToolResult:
 
 
 def _made(session: Session, origin: str = "") -> ToolResult:
-    following = {"tool": "send_turn", "arguments": {"session_id": session.id, "input": "..."}}
+    following: dict[str, Any] = {"tool": "send_turn", "arguments": {"session_id": session.id, "input": "..."}}
+    if session.state != "active":
+        # An old key: what it started is gone, and nothing new is started under it.
+        origin, following = "This key was used before, for this session.", {"tool": "create_session", "arguments": {}}
     return ToolResult(
         answer(
             read.head(session),
             "\n".join(part for part in (origin, read.lifetime(session), read.about_model(session.model)) if part),
-            "Next: " + call("send_turn", {"session_id": session.id, "input": "..."}),
+            "Next: " + call(following["tool"], following["arguments"]),
         ),
         {**read.fields(session), "next": following},
     )
@@ -122,7 +127,7 @@ async def list_sessions(args: ListSessions, ctx: CallContext) -> ToolResult:
         caller=ctx.caller,
     )
     sessions: list[Session] = page.items
-    waiting = {one.id: await _unread(one, ctx) for one in sessions} if args.unread else {}
+    unread_ids = await _unread(ctx) if args.unread else {}
     kind = "" if args.state == "all" else f"{args.state} "
     found = plural(len(sessions), f"{kind}session") + (" with unread results" if args.unread else "")
     if not sessions:
@@ -135,7 +140,7 @@ async def list_sessions(args: ListSessions, ctx: CallContext) -> ToolResult:
             ),
             {"sessions": [], "unread": [], "cursor": None},
         )
-    unread = [one for ids in waiting.values() for one in ids]
+    unread = [id for one in sessions for id in unread_ids.get(one.id, [])]
     # What has expired answers nothing but that it has.
     alive = next((one for one in sessions if one.state == "active"), None)
     following: dict[str, Any] = {"tool": "create_session", "arguments": {}}
@@ -148,9 +153,13 @@ async def list_sessions(args: ListSessions, ctx: CallContext) -> ToolResult:
     if cursor:
         more = {name: value for name, value in args.model_dump(exclude_defaults=True).items() if name != "cursor"}
         then += f"; more: {call('list_sessions', {**more, 'cursor': cursor})}"
-    lines = "\n".join(read.line(one, unread=waiting.get(one.id)) for one in sessions)
+    lines = "\n".join(read.line(one, unread=unread_ids.get(one.id)) for one in sessions)
     return ToolResult(
-        answer(found + (" (there are more)" if cursor else ""), lines, f"Next: {then}"),
+        answer(
+            found + (" (there are more)" if cursor else ""),
+            lines,
+            "\n".join(part for part in (await notice(ctx), f"Next: {then}") if part),
+        ),
         {
             "sessions": [one.id for one in sessions],
             "unread": unread,
@@ -160,14 +169,12 @@ async def list_sessions(args: ListSessions, ctx: CallContext) -> ToolResult:
     )
 
 
-async def _unread(session: Session, ctx: CallContext) -> list[str]:
-    try:
-        _, turns = await ctx.engine.transcript(session.id, limit=_UNREAD_TURNS, caller=ctx.caller)
-    except InteractdError:
-        # It expired or was deleted since it was listed: the others are still worth showing.
-        return []
-    ones = [turn.interaction for turn in turns]
-    return [one.id for one in ones if one.background and one.terminal and one.read_at is None]
+async def _unread(ctx: CallContext) -> dict[str, list[str]]:
+    """The unread results by session, oldest first."""
+    found: dict[str, list[str]] = {}
+    for one in (await ctx.engine.inbox(limit=_UNREAD, caller=ctx.caller)).unread:
+        found.setdefault(one.session_id, []).append(one.id)
+    return found
 
 
 class GetSession(Arguments):

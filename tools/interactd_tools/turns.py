@@ -12,10 +12,12 @@ from interactd.engine.port import Result
 from interactd.errors import InteractdError, InvalidArgument
 from interactd.nouns import Json
 from interactd.sandbox.environments_port import Artifact
+from interactd_tools.answers.inbox import nothing_unread
 from interactd_tools.answers.interaction import View, read_already, show
 from interactd_tools.answers.progress import is_agents
-from interactd_tools.answers.text import call, plural
+from interactd_tools.answers.text import call
 from interactd_tools.arguments.content import Input
+from interactd_tools.arguments.dispatch import Hidden, dispatch_of
 from interactd_tools.arguments.fields import (
     DEFAULT_TOKENS,
     Arguments,
@@ -33,15 +35,15 @@ from interactd_tools.arguments.fields import (
     generation_config,
     wrong,
 )
-from interactd_tools.arguments.places import AgentName, Place
+from interactd_tools.arguments.places import AgentName, Approvals, Place
 from interactd_tools.context import Annotations, CallContext, ToolResult
 from interactd_tools.keys import key_for
+from interactd_tools.notices import notice, oldest
 from interactd_tools.registry import tool
 from interactd_tools.waiting import wait
 
 DEFAULT_WAIT_S = 30
 REPEATED = "This key was used before: here is that work, nothing new was started."
-_COURTESY_S = 0.25
 _LISTING_S = 2.0
 Background = Annotated[bool, Field(description="Return a handle at once.")]
 
@@ -56,6 +58,7 @@ class SendTurn(Arguments):
     model: Annotated[Line, Field(description="Another model, for this turn.")] | None = None
     agent: Annotated[AgentName, Field(description="An agent takes this turn.")] | None = None
     environment: Annotated[Place, Field(description="As in run_agent_background.")] | None = None
+    approvals: Approvals | None = None
     system_instruction: Annotated[Prose, Field(description="Replaces the session's, for this turn.")] | None = None
     thinking_level: Thinking | None = None
     generation_config: (
@@ -72,6 +75,7 @@ class SendTurn(Arguments):
     if_busy: Annotated[
         Literal["conflict", "queue"], Field(description="While another turn runs: refuse, or wait in line.")
     ] = "conflict"
+    dispatch: Hidden | None = None
     idempotency_key: Key | None = None
 
 
@@ -99,11 +103,13 @@ async def send_turn(args: SendTurn, ctx: CallContext) -> ToolResult:
         model=args.model,
         agent=args.agent,
         environment=args.environment,
+        approvals=args.approvals,
         system_instruction=args.system_instruction,
         generation_config=generation_config(args.thinking_level, args.generation_config),
         tools=args.tools,
         background=args.background,
         if_busy=args.if_busy,
+        dispatch=dispatch_of(args.dispatch),
         idempotency_key=key_for(ctx, "send_turn", args, args.idempotency_key),
         caller=ctx.caller,
     )
@@ -123,7 +129,7 @@ async def outcome(
     view = View(
         args.max_tokens,
         skip=read_already(result, answered) if answered else 0,
-        unread=await _unread(ctx, result),
+        unread=await notice(ctx) if result.interaction.terminal else "",
         note=REPEATED if repeated else "",
         artifacts=await left(ctx, result),
     )
@@ -145,24 +151,10 @@ async def left(ctx: CallContext, result: Result) -> list[Artifact]:
         return []
 
 
-async def _unread(ctx: CallContext, result: Result) -> str:
-    """Return a line about results nobody has read, when the caller has time to read one."""
-    if not result.interaction.terminal:
-        return ""
-    try:
-        # The answer is here: a courtesy must neither delay nor lose it.
-        async with asyncio.timeout(_COURTESY_S):
-            page = await ctx.engine.list_sessions(unread=True, limit=5, caller=ctx.caller)
-    except (TimeoutError, InteractdError):
-        return ""
-    if not page.items:
-        return ""
-    count = f"more than {len(page.items)} sessions" if page.cursor else plural(len(page.items), "session")
-    return f"Unread background results in {count}: list_sessions(unread=true)"
-
-
 class GetInteraction(Arguments):
-    interaction_id: InteractionId
+    interaction_id: Annotated[InteractionId, Field(description="Without it: the oldest unread result.")] | None = None
+    session_id: SessionId | None = None
+    unread: bool = False
     wait_s: WaitS = DEFAULT_WAIT_S
     offset: Annotated[Offset, Field(description="Character to read on from, as a cut result says.")] | None = None
     max_tokens: MaxTokens = DEFAULT_TOKENS
@@ -180,9 +172,23 @@ class GetInteraction(Arguments):
 async def get_interaction(args: GetInteraction, ctx: CallContext) -> ToolResult:
     """Get the result of a turn, waiting up to wait_s if it still runs (of an agent: what it does now), or read on in a
     long answer with offset. Call it again while the status is queued or in_progress. Reading twice costs nothing."""
-    result = await wait(ctx, args.interaction_id, args.wait_s, begun=time.monotonic())
+    begun = time.monotonic()
     view = View(args.max_tokens, offset=args.offset, detailed=args.response_format == "detailed")
+    interaction_id = args.interaction_id
+    if interaction_id is None:
+        interaction_id, view.note = await oldest(ctx, args.session_id)
+        if interaction_id is None:
+            return nothing_unread(await ctx.engine.inbox(session_id=args.session_id, limit=5, caller=ctx.caller))
+    elif args.session_id is not None or args.unread:
+        raise InvalidArgument(
+            "session_id, unread: say which result is wanted where interaction_id does not",
+            repair=f"Next: {call('get_interaction', {'interaction_id': interaction_id})}",
+            field="session_id" if args.session_id is not None else "unread",
+        )
+    result = await wait(ctx, interaction_id, args.wait_s, begun=begun)
     view.artifacts = await left(ctx, result)
+    if args.interaction_id is None:
+        view.unread = await notice(ctx)
     return show(result, view)
 
 

@@ -14,7 +14,7 @@ from interactd.nouns import Json, Step
 from interactd_tools.answers.printed import last_line
 from interactd_tools.answers.progress import progress
 from interactd_tools.arguments.fields import MAX_WAIT_S
-from interactd_tools.context import CallContext, Progress
+from interactd_tools.context import CallContext, Place, Progress
 from interactd_tools.deadlines import longest_wait
 
 TEXT_EVERY_S = 0.25
@@ -58,11 +58,16 @@ async def _progress(ctx: CallContext, send: Progress, interaction_id: str) -> As
 
 
 async def _tell(ctx: CallContext, send: Progress, interaction_id: str) -> None:
-    teller = _Teller(send)
+    place = ctx.place
+    if place.interaction_id != interaction_id:
+        place.interaction_id, place.after, place.partial = interaction_id, 0, False
+    teller = _Teller(send, place)
     try:
+        if place.partial:
+            await send("The daemon was started anew: the text begins again where its last step began.", "status")
         async with asyncio.TaskGroup() as group:
             clock = group.create_task(teller.clock())
-            async for event in ctx.engine.events(interaction_id):
+            async for event in ctx.engine.events(interaction_id, after=place.after):
                 teller.take(event)
             clock.cancel()
         await teller.flush()
@@ -78,8 +83,10 @@ class _Teller:
     """Gathers deltas and sends them at most four times a second; a line about running code's output at most every
     second; a status line after five silent seconds."""
 
-    def __init__(self, send: Progress) -> None:
+    def __init__(self, send: Progress, place: Place) -> None:
         self._send = send
+        self._place = place
+        self._after, self._partial = place.after, place.partial
         self._begun = self._spoke = time.monotonic()
         self._buffer: list[str] = []
         self._characters = 0
@@ -91,15 +98,18 @@ class _Teller:
 
     def take(self, event: Event) -> None:
         data = event.data
+        self._after = event.seq
         if event.type == "step.start":
             step: Json = data.get("step") or {}
             self._types[data.get("index", 0)] = step.get("type", "")
         elif event.type == "step.stop":
+            self._partial = False
             self._stopped(data.get("step") or {})
         elif event.type == "step.delta":
             delta: Json = data.get("delta") or {}
             is_output = self._types.get(data.get("index", 0), "model_output") == "model_output"
             if delta.get("type") == "text" and is_output and delta.get("text"):
+                self._partial = True
                 self._buffer.append(delta["text"])
                 self._characters += len(delta["text"])
             elif delta.get("type") == "code_execution_result":
@@ -133,6 +143,7 @@ class _Teller:
                 await self._send(line, "status")
 
     async def flush(self) -> None:
+        self._place.after, self._place.partial = self._after, self._partial
         if self._buffer:
             text, self._buffer = "".join(self._buffer), []
             self._spoke = time.monotonic()

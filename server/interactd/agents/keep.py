@@ -238,6 +238,7 @@ def _definition(saved: Json, folder: Path) -> AgentDefinition:
         environment=environment,
         tools=tuple(given["tools"]),
         functions=tuple(given["functions"]),
+        approvals=tuple(given.get("approvals", ())),
         generation_config=GenerationConfig(**given["generation_config"]),
         limits=RunLimits(**given["limits"]),
         skills=tuple(Skill(**each) for each in given["skills"]),

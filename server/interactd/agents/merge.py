@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from interactd.agents.documents.text import shown
-from interactd.agents.manifest import agent_yaml, hooks
+from interactd.agents.manifest import agent_yaml, approvals, hooks
 from interactd.agents.manifest.schema import Manifest
 from interactd.agents.port import BUILTIN_TOOLS, AgentDefinition, AgentProblem, Layer, RunLimits, Skill
 from interactd.agents.reading import INSTRUCTIONS, Folder
@@ -65,6 +65,7 @@ def merge(layers: Sequence[Folder], floor: Mapping[str, str]) -> Merged:
         environment=_environment(layers),
         requires=_requires(layers, floor),
         limits=_limits(manifests),
+        approvals=approvals.policies([(each.manifest, each.trusted) for each in layers if each.manifest is not None]),
         skills=tuple(
             Skill(name, skills[name].description, f"/agent/skills/{name}/SKILL.md") for name in sorted(skills)
         ),

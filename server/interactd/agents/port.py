@@ -12,7 +12,6 @@ from typing import Any, Literal, Protocol
 
 from interactd.nouns import GenerationConfig, Json
 
-Policy = Literal["always_allow", "always_ask"]
 Origin = Literal["built-in", "config", "project"]
 DEFAULT_AGENT = "antigravity"
 BUILTIN_TOOLS = ("code_execution", "files", "url_fetch")
@@ -73,6 +72,8 @@ class AgentDefinition:
     environment: Mapping[str, Any] = field(default_factory=dict[str, Any])
     requires: Mapping[str, str] = field(default_factory=dict[str, str])
     limits: RunLimits = field(default_factory=RunLimits)
+    approvals: tuple[Json, ...] = ()
+    """What it has to ask before doing (`interactd.approvals`): each of these policies holds."""
     skills: tuple[Skill, ...] = ()
     hooks: Mapping[str, Any] = field(default_factory=dict[str, Any])
     origin: Origin = "built-in"

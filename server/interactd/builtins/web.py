@@ -13,6 +13,7 @@ from interactd.builtins.port import Outcome, Replay, ToolContext
 from interactd.errors import NetworkRefused, ProviderTimeout, ProviderUnavailable
 from interactd.nouns import Json, text_content
 from interactd.sandbox.credentials.kinds import SecretSource
+from interactd.sandbox.egress.log import RequestLog
 from interactd.sandbox.egress.pages.fetch import Fetched, fetch
 from interactd.sandbox.egress.policy.rules import Policy
 from interactd.sandbox.environments_port import Environment
@@ -24,8 +25,8 @@ MAX_BYTES: Final = 4 * 1024 * 1024
 class Fetcher(Protocol):
     """The way out to the web, outside of the sandbox, under an environment's rules."""
 
-    async def fetch(self, environment: Environment, url: str) -> Fetched:
-        """GET a page or file.
+    async def fetch(self, environment: Environment, url: str, log: RequestLog) -> Fetched:
+        """GET a page or file; every request that it takes is written to `log`, those that are refused too.
 
         Raises:
             InvalidArgument: no http(s) address.
@@ -44,9 +45,9 @@ class PolicyFetcher:
     def __init__(self, credentials: SecretSource | None = None) -> None:
         self._credentials = credentials
 
-    async def fetch(self, environment: Environment, url: str) -> Fetched:
+    async def fetch(self, environment: Environment, url: str, log: RequestLog) -> Fetched:
         policy = Policy.from_environment(environment.network, environment.env, self._credentials)
-        return await fetch(url, policy, MAX_BYTES, TIMEOUT_S)
+        return await fetch(url, policy, MAX_BYTES, TIMEOUT_S, log=log)
 
 
 class UrlFetch:
@@ -72,7 +73,7 @@ class UrlFetch:
         if urlsplit(url).scheme not in ("http", "https"):
             return Outcome("Only http and https addresses can be fetched.", is_error=True)
         try:
-            got = await self._fetcher.fetch(ctx.workspace.environment, url)
+            got = await self._fetcher.fetch(ctx.workspace.environment, url, ctx.workspace.requests)
         except (NetworkRefused, ProviderUnavailable, ProviderTimeout) as error:
             return Outcome(f"{error.message}. {error.repair or ''}".strip(), is_error=True)
         failed = got.status >= 400

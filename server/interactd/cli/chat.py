@@ -68,18 +68,32 @@ def _turn(client: ControlClient, session: dict[str, Any], text: str, args: argpa
     options: dict[str, Any] = {"model": args.model} if args.model else {}
     if args.thinking:
         options["generation_config"] = {"thinking_level": args.thinking}
+    if dispatch := _dispatch(args):
+        options["dispatch"] = dispatch
     # With a key it can be asked again of the next daemon, should this one die before it answers.
     options["idempotency_key"] = f"chat-{uuid.uuid4().hex}"
     started = _surviving(client, "send_turn", session_id=session["id"], content=text, **options)
     interaction = started["interaction"]["id"]
+    if started.get("queue_reason") and out.isatty():
+        out.write(f"({safe(str(started['queue_reason']))}) ")
+        out.flush()
+    teller = _Teller(out)
     for _ in range(_DAEMONS):
         try:
-            _follow(client, interaction, out)
+            _follow(client, interaction, teller)
             return client.call("wait", interaction_id=interaction, timeout_s=5)
         except DaemonUnavailable:
             client.reconnect()
-            out.write("\n(the daemon was started anew; here is the answer from its beginning)\n")
     return _surviving(client, "wait", interaction_id=interaction, timeout_s=5)
+
+
+def _dispatch(args: argparse.Namespace) -> dict[str, Any]:
+    """When the turns of this chat go, where that was said."""
+    wanted: dict[str, Any] = {"priority": args.priority}
+    for name in ("start_timeout", "timeout"):
+        if given := getattr(args, name):
+            wanted[f"{name}_s"] = parse_ttl(given, f"--{name.replace('_', '-')}") or None
+    return {name: value for name, value in wanted.items() if value is not None}
 
 
 def _surviving(client: ControlClient, method: str, **params: Any) -> Any:
@@ -91,9 +105,9 @@ def _surviving(client: ControlClient, method: str, **params: Any) -> Any:
         return client.call(method, **params)
 
 
-def _follow(client: ControlClient, interaction: str, out: Any) -> None:
-    """Write the interaction's text as it comes, until it ends; the first Ctrl-C cancels it."""
-    number = client.send("events", interaction_id=interaction)
+def _follow(client: ControlClient, interaction: str, teller: _Teller) -> None:
+    """Write the interaction's text as it comes, from where it was, until it ends; the first Ctrl-C cancels it."""
+    number = client.send("events", interaction_id=interaction, after=teller.after)
     cancelled = False
     while True:
         try:
@@ -107,20 +121,40 @@ def _follow(client: ControlClient, interaction: str, out: Any) -> None:
         if message.get("id") != number:
             continue
         if "event" in message:
-            _write(message["event"], out)
+            teller.tell(message["event"])
         elif "error" in message:
             raise RemoteError(message["error"])
         else:
             return
 
 
-def _write(event: dict[str, Any], out: Any) -> None:
-    delta = event.get("data", {}).get("delta", {})
-    if event.get("type") == "step.delta" and delta.get("type") == "text":
-        text = delta.get("text", "")
-        # On a pipe the text stays as it was said; a terminal must not be steered by it.
-        out.write(safe(text) if out.isatty() else text)
-        out.flush()
+class _Teller:
+    """Writes an interaction's text to `out`, each piece once, whatever becomes of the daemon meanwhile."""
+
+    def __init__(self, out: Any) -> None:
+        self.after = 0
+        """The last event that was told."""
+        self._out = out
+        self._told: dict[int, int] = {}
+        """Characters of each step that was begun and is not finished."""
+
+    def tell(self, event: dict[str, Any]) -> None:
+        self.after = max(self.after, int(event.get("seq") or 0))
+        data: dict[str, Any] = event.get("data", {})
+        index = int(data.get("index") or 0)
+        if event.get("type") == "step.start":
+            if self._told.get(index):
+                self._out.write("\n(the answer was cut off; here it is from its beginning)\n")
+            self._told[index] = 0
+        elif event.get("type") == "step.stop":
+            self._told.pop(index, None)
+        delta: dict[str, Any] = data.get("delta") or {}
+        if event.get("type") == "step.delta" and delta.get("type") == "text":
+            text = str(delta.get("text", ""))
+            self._told[index] = self._told.get(index, 0) + len(text)
+            # On a pipe the text stays as it was said; a terminal must not be steered by it.
+            self._out.write(safe(text) if self._out.isatty() else text)
+            self._out.flush()
 
 
 def _once(client: ControlClient, session: dict[str, Any], args: argparse.Namespace) -> int:

@@ -38,7 +38,7 @@ def doctor(args: argparse.Namespace) -> int:
     """Print all findings; exit code 1 when something is bad."""
     findings: list[Finding] = []
     console = Console(highlight=False)
-    for check in (_python, _sqlite, _folders, _config, _daemon):
+    for check in (_python, _sqlite, _folders, _config, _sandbox, _daemon):
         for finding in _guarded(check):
             findings.append(finding)
             if not args.json:
@@ -98,6 +98,23 @@ def _config() -> Iterator[Finding]:
     where = paths.find().config_file
     config.load(paths.find())
     yield Finding("config", "ok", f"{where}" if where.exists() else f"none, defaults are used ({where})")
+
+
+def _sandbox() -> Iterator[Finding]:
+    from interactd.cli import sandbox
+
+    found = sandbox.capabilities()
+    chosen = sandbox.best(found)
+    for each in found:
+        if each.launcher == "process":
+            continue  # not a sandbox, and never taken unless it is named
+        if each.usable and each.isolation is not None:
+            taken = ", used by default" if each is chosen else ""
+            yield Finding("sandbox", "ok", f"{each.isolation.label}; {each.why}{taken}", each.fix)
+        else:
+            yield Finding("sandbox", "note", f"{each.launcher}: {each.why}", None if chosen else each.fix)
+    if chosen is None:
+        yield Finding("sandbox", "bad", "agents cannot run code here", "interactd setup installs what is missing.")
 
 
 def _daemon() -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from interactd.errors import InvalidArgument
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
-def parse_ttl(text: str) -> float:
+def parse_ttl(text: str, field: str = "ttl") -> float:
     """Read `90m`, `24h`, `7d`, `2w`, `3600` (seconds) or `forever`; returns seconds, 0 for ever.
 
     Raises:
@@ -22,7 +22,9 @@ def parse_ttl(text: str) -> float:
         return 0
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw]?)", word)
     if not match:
-        raise InvalidArgument(f"ttl: expected a time such as 90m, 24h, 7d or forever, got {text[:40]!r}", field="ttl")
+        raise InvalidArgument(
+            f"{field}: expected a time such as 90m, 24h, 7d or forever, got {text[:40]!r}", field=field
+        )
     return float(match[1]) * _UNITS[match[2] or "s"]
 
 

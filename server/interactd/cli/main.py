@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from interactd import __version__
 from interactd.cli import subcommands
+from interactd.cli.schedules import declare as schedules
 from interactd.cli.words import for_people, repair, safe
 from interactd.errors import InteractdError
 
@@ -110,6 +111,9 @@ def build_parser() -> argparse.ArgumentParser:
     chat.add_argument("--system", metavar="TEXT", help="system instruction for a new session")
     chat.add_argument("--thinking", choices=("minimal", "low", "medium", "high", "xhigh"), help="thinking level")
     chat.add_argument("--title", help="title for a new session")
+    chat.add_argument("--priority", type=int, metavar="N", help="go before turns of a lower one (-100 to 100)")
+    chat.add_argument("--start-timeout", metavar="TIME", help="give a turn up that has not begun by then: 30s, 10m")
+    chat.add_argument("--timeout", metavar="TIME", help="stop a turn that runs longer; what it made is kept")
     chat.add_argument("--ttl", metavar="TIME", help="how long to keep a new session: 90m, 24h, 7d, forever")
 
     sessions = add("sessions", "list sessions, newest activity first", _sessions)
@@ -124,6 +128,9 @@ def build_parser() -> argparse.ArgumentParser:
     show.add_argument("--detailed", action="store_true", help="thoughts, calls, results and tokens too")
     show.add_argument("-n", "--limit", type=_positive, default=20, help="turns, counted from the end")
     show.add_argument("--before", metavar="INTERACTION", help="turns before this one")
+
+    queue = add("queue", "list what runs and what waits, and what it waits for", _queue)
+    queue.add_argument("-n", "--limit", type=_positive, default=100)
 
     search = add("search", "search everything said in all sessions", _search)
     search.add_argument("query", nargs="+", help='words, a "quoted phrase", or a prefix*')
@@ -141,6 +148,8 @@ def build_parser() -> argparse.ArgumentParser:
     delete.add_argument("ids", nargs="+", metavar="id")
     delete.add_argument("-y", "--yes", action="store_true", help="do not ask")
 
+    subcommands.waiting(lambda name, text: add(name, text, _waiting))
+
     models = add("models", "list models that are reachable, and why the rest is not", _models)
     models.add_argument("--refresh", action="store_true", help="ask the providers for their lists")
 
@@ -153,6 +162,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     credential = add("credential", "secrets that agents use without seeing them: add, list, remove", _credential)
     subcommands.credential(credential.add_subparsers(title="commands", metavar="COMMAND", dest="credential_command"))
+
+    triggers = add("triggers", "what runs by itself, and when: list, create, edit, run, pause, delete", _triggers)
+    schedules.triggers(triggers.add_subparsers(title="commands", metavar="COMMAND", dest="triggers_command"))
+    webhooks = add("webhooks", "who is told of what happens: list, create, ping, rotate, deliveries", _webhooks)
+    schedules.webhooks(webhooks.add_subparsers(title="commands", metavar="COMMAND", dest="webhooks_command"))
 
     setup = add("setup", "fetch the embedded model's weights (once; resumes where it stopped)", _setup)
     setup.add_argument(
@@ -185,7 +199,14 @@ def build_parser() -> argparse.ArgumentParser:
     mcp.add_argument("--in-process", action="store_true", help="no daemon: everything in this process")
     mcp.add_argument("--toolsets", metavar="A,B", default="", help="further tool sets to publish")
     daemon = commands.add_parser("daemon", help="run the daemon (hosts and commands start it by themselves)")
+    daemon.add_argument(
+        "what",
+        nargs="?",
+        choices=("install", "uninstall"),
+        help="have the system start it at every login, so that schedules run; or take that back",
+    )
     daemon.add_argument("--foreground", action="store_true", help="stay in this terminal and log to it")
+    daemon.add_argument("--stay", action="store_true", help="never leave for being idle")
     return parser
 
 
@@ -239,6 +260,12 @@ def _show(args: argparse.Namespace) -> int:
     return show(args)
 
 
+def _queue(args: argparse.Namespace) -> int:
+    from interactd.cli.sessions import list_queue
+
+    return list_queue(args)
+
+
 def _search(args: argparse.Namespace) -> int:
     from interactd.cli.sessions import search
 
@@ -257,6 +284,18 @@ def _delete(args: argparse.Namespace) -> int:
     return delete(args)
 
 
+def _waiting(args: argparse.Namespace) -> int:
+    from interactd.cli import waiting
+
+    name: str = args.parser.prog.rpartition(" ")[2]
+    return {
+        "inbox": waiting.inbox,
+        "approvals": waiting.approvals,
+        "respond": waiting.respond,
+        "cancel": waiting.cancel,
+    }[name](args)
+
+
 def _models(args: argparse.Namespace) -> int:
     from interactd.cli.machine import models
 
@@ -265,6 +304,18 @@ def _models(args: argparse.Namespace) -> int:
 
 def _environments(args: argparse.Namespace) -> int:
     from interactd.cli.environments import run
+
+    return run(args)
+
+
+def _triggers(args: argparse.Namespace) -> int:
+    from interactd.cli.schedules.triggers import run
+
+    return run(args)
+
+
+def _webhooks(args: argparse.Namespace) -> int:
+    from interactd.cli.schedules.webhooks import run
 
     return run(args)
 

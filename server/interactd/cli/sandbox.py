@@ -6,10 +6,12 @@ import asyncio
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 from rich.console import Console
 
 from interactd import paths
+from interactd.sandbox.disks import cannot
 from interactd.sandbox.launchers import all_launchers, install_command
 from interactd.sandbox.port import Capability
 
@@ -21,9 +23,12 @@ def capabilities() -> list[Capability]:
     """Return what each launcher can do on this machine, from a run of its real recipe."""
 
     async def probe() -> list[Capability]:
-        launchers = all_launchers(paths.find().make())
+        where = paths.find().make()
+        launchers = all_launchers(where)
         try:
-            return list(await launchers.capabilities())
+            quota = await asyncio.to_thread(cannot, where.data / "sandbox") is None
+            found = await launchers.capabilities()
+            return [replace(each, isolation=each.isolation_with(quota=quota)) for each in found]
         finally:
             await launchers.aclose()
 

@@ -61,6 +61,8 @@ def show(args: argparse.Namespace) -> int:
                 print_json(result)
             else:
                 _show_turn(Console(highlight=False), result["interaction"], result["steps"], detailed=True)
+                if result.get("queue_reason"):
+                    print(f"it waits: {safe(result['queue_reason'])}")
             return 0
         page = client.call("get_session", session_id=args.id, limit=args.limit, before=args.before)
     if args.json:
@@ -76,6 +78,27 @@ def show(args: argparse.Namespace) -> int:
     if page["turns"] and page["turns"][0]["interaction"].get("previous_interaction_id"):
         first = page["turns"][0]["interaction"]["id"]
         console.print(f"\nearlier turns: interactd show {session['id']} --before {first}", style="dim")
+    return 0
+
+
+def list_queue(args: argparse.Namespace) -> int:
+    with connected(paths.find()) as client:
+        found: list[dict[str, Any]] = client.call("queue", limit=args.limit)
+    if args.json:
+        print_json(found)
+        return 0
+    if not found:
+        print("Nothing runs and nothing waits.")
+        return 0
+    rows: list[tuple[str, ...]] = []
+    for one in found:
+        turn = one["interaction"]
+        terms: dict[str, Any] = turn.get("dispatch") or {}
+        priority = str(terms.get("priority") or "")
+        since = ago(turn.get("started_at") or turn["created_at"])
+        why = safe(one.get("queue_reason") or "")
+        rows.append((turn["id"], turn["status"], since, priority, turn.get("model") or "", why))
+    table(("interaction", "status", "since", "priority", "model", "waits for"), rows)
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -59,6 +60,35 @@ def credential(commands: Commands) -> None:
     add(commands, "list", "list credentials, never their secrets (the same as no command)")
     remove = add(commands, "remove", "forget a credential and its secret")
     remove.add_argument("id")
+
+
+def waiting(add_command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """Declare `inbox`, `approvals`, `respond` and `cancel`."""
+    inbox = add_command("inbox", "show what waits for you: results that nobody read, and questions")
+    inbox.add_argument("-s", "--session", metavar="ID", help="only of this session")
+    inbox.add_argument("-n", "--limit", type=_positive, default=20)
+    approvals = add_command("approvals", "list what agents want to do and may not do unasked")
+    approvals.add_argument("-s", "--session", metavar="ID", help="only of this session")
+    approvals.add_argument("-n", "--limit", type=_positive, default=100)
+    respond = add_command("respond", "answer what an interaction waits for; it goes on when nothing is missing")
+    respond.add_argument("id", help="the interaction (a unique prefix is enough)")
+    what = respond.add_mutually_exclusive_group(required=True)
+    what.add_argument("--allow", action="store_true", help="let the agent do it")
+    what.add_argument("--deny", action="store_true", help="do not; the agent is told, and goes on without")
+    what.add_argument("--result", metavar="TEXT", help="the result of a function, as text or JSON; - reads stdin")
+    respond.add_argument("--call", metavar="CALL", help="only this call (default: every question)")
+    respond.add_argument("--reason", metavar="TEXT", help="why; the agent is told")
+    respond.add_argument(
+        "--scope",
+        choices=("call", "run", "session"),
+        default="call",
+        help="also for later calls of the same tool, in this run or this session (default: call)",
+    )
+    respond.add_argument("--wait", action="store_true", help="wait until it has ended or asks again")
+    respond.add_argument("--idempotency-key", metavar="KEY", help="the same key answers once")
+    cancel = add_command("cancel", "stop interactions that run or wait; what they made is kept")
+    cancel.add_argument("ids", nargs="*", metavar="id", help="interactions (a unique prefix is enough)")
+    cancel.add_argument("--all", action="store_true", help="everything that runs or waits")
 
 
 def _positive(text: str) -> int:

@@ -11,6 +11,7 @@ _COMMANDS = {
     "list_sessions": "interactd sessions",
     "get_session": "interactd show",
     "get_interaction": "interactd show",
+    "cancel_interaction": "interactd cancel",
     "search_history": "interactd search",
     "fork_session": "interactd fork",
     "delete_session": "interactd delete",
@@ -19,6 +20,15 @@ _COMMANDS = {
     "list_environments": "interactd environments",
     "get_environment": "interactd environments show",
     "delete_environment": "interactd environments delete",
+    "list_triggers": "interactd triggers",
+    "update_trigger": "interactd triggers edit",
+    "delete_trigger": "interactd triggers delete",
+    "list_executions": "interactd triggers executions",
+    "create_webhook": "interactd webhooks create",
+    "list_webhooks": "interactd webhooks",
+    "update_webhook": "interactd webhooks edit",
+    "delete_webhook": "interactd webhooks delete",
+    "list_deliveries": "interactd webhooks deliveries",
 }
 _TOOL = re.compile(rf"`?\b({'|'.join(_COMMANDS)})\b(?:\([^()]*\))?`?")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, model_validator
 
+from interactd.approvals import Malformed, clean
 from interactd.config.durations import seconds
 from interactd.nouns import ThinkingLevel
 
@@ -104,6 +106,7 @@ class Provider(Section):
     first_byte_timeout_s: Seconds = 300
     idle_timeout_s: Seconds = 120
     max_retries: Annotated[int, Field(ge=0, le=10)] = 2
+    max_running: Annotated[int, Field(ge=1, le=10_000)] | None = None
     allow_http: bool = False
     enabled: bool = True
 
@@ -144,6 +147,23 @@ class Serve(Section):
     allowed_origins: list[Name] = Field(default_factory=list[str])
 
 
+def _networks(given: list[str]) -> list[str]:
+    for text in given:
+        try:
+            ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            raise ValueError(f"{text[:40]!r} is neither an address nor a network such as 192.168.1.0/24") from None
+    return given
+
+
+class Webhooks(Section):
+    """Where webhooks may go besides the public internet, and who may make one that runs a command: `cli` is the command
+    line only, `anyone` MCP clients too."""
+
+    allow: Annotated[list[str], AfterValidator(_networks)] = Field(default_factory=list[str])
+    commands: Literal["cli", "anyone", "off"] = "cli"
+
+
 class Limits(Section):
     """How much at once, and how large. `running` and `queued` are over all sessions, `calls` is per connection."""
 
@@ -153,6 +173,23 @@ class Limits(Section):
     calls: Annotated[int, Field(ge=1, le=100_000)] = 256
     input_bytes: Annotated[int, Field(ge=1024, le=256 * 1024 * 1024)] = 8 * 1024 * 1024
     output_bytes: Annotated[int, Field(ge=1024, le=256 * 1024 * 1024)] = 8 * 1024 * 1024
+
+
+def _approvals(given: object) -> dict[str, Any]:
+    try:
+        return clean(given) or {}
+    except Malformed as error:
+        where = error.where("").lstrip(".")
+        raise ValueError(f"{where}: {error.problem}" if where else error.problem) from None
+
+
+class Dispatch(Section):
+    """When runs go, and how long one may take, where a turn does not say. Times of 0 are no limit."""
+
+    lease_s: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] = 30
+    retries: Annotated[int, Field(ge=0, le=20)] = 3
+    start_timeout_s: Annotated[float, Field(ge=0, le=7 * 86400, allow_inf_nan=False)] = 0
+    timeout_s: Annotated[float, Field(ge=0, le=7 * 86400, allow_inf_nan=False)] = 0
 
 
 def _provider_names(given: dict[str, Provider]) -> dict[str, Provider]:
@@ -175,6 +212,10 @@ class Config(Section):
     embedded: Embedded = Embedded()
     daemon: Daemon = Daemon()
     serve: Serve = Serve()
+    webhooks: Webhooks = Webhooks()
     limits: Limits = Limits()
+    approvals: Annotated[dict[str, Any], PlainValidator(_approvals)] = Field(default_factory=dict[str, Any])
+    """What every agent has to ask before doing, or need not ask: the only place that may loosen a policy."""
+    dispatch: Dispatch = Dispatch()
     file: str | None = Field(default=None, exclude=True)
     """Where it was read from; `None` when there is no file. Not a setting."""

@@ -126,6 +126,9 @@ def _lines(found: Json) -> list[str]:
         rows.append(("connected", "nobody"))
     if engine:
         rows.append(("turns", ", ".join(f"{engine[n]} {w}" for n, w in _COUNTS if engine.get(n) is not None)))
+        if schedules := engine.get("schedules"):
+            rows += _schedules(schedules)
+        rows += [("slots", text) for text in _slots(engine.get("dispatch") or {})]
         if engine.get("auto"):
             auto = engine["auto"]
             rows.append(("auto model", auto if isinstance(auto, str) else json.dumps(auto)))
@@ -138,6 +141,35 @@ def _lines(found: Json) -> list[str]:
     for problem in found["problems"]:
         out.append(f"! {problem['message']}. {problem['repair']}")
     return out
+
+
+def _schedules(found: Json) -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    if found.get("triggers"):
+        said = f"{found['triggers']}, {found['active']} active"
+        if found.get("next_run_at"):
+            said += f", next in {_span(found['next_run_at'] - time.time())}"
+        rows.append(("triggers", said))
+    for each in found.get("in_error", []):
+        name = f" ({each['display_name']})" if each.get("display_name") else ""
+        rows.append(("", f"! {each['id']}{name} was stopped by failures"))
+    if found.get("webhooks"):
+        rows.append(("webhooks", f"{found['webhooks']}, {found['undelivered']} deliveries waiting"))
+    for each in found.get("failing", []):
+        rows.append(("", f"! {each['id']} fails: {each.get('last_error') or each['status']}"))
+    return rows
+
+
+def _slots(dispatch: Json) -> list[str]:
+    """Who waits for whom; nothing when nobody waits."""
+    if not dispatch.get("waiting"):
+        return []
+    found = [f"{dispatch['running']} of {dispatch['max_running']} taken, {dispatch['delayed']} waiting for a time"]
+    for name, of in dispatch.get("providers", {}).items():
+        if of["waiting"]:
+            most = f" of {of['max_running']}" if "max_running" in of else ""
+            found.append(f"{name}: {of['running']}{most} running, {of['waiting']} waiting")
+    return found
 
 
 _COUNTS = (("busy", "running or queued"), ("queued", "queued"), ("unread", "unread"))

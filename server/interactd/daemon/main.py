@@ -20,12 +20,17 @@ if TYPE_CHECKING:
 
 Build = Callable[["Paths"], "tuple[Application, Settings]"]
 
-USAGE = """usage: interactd daemon [--foreground]
+USAGE = """usage: interactd daemon [--foreground] [--stay]
+       interactd daemon install|uninstall [--json]
 
 Start this user's daemon, if none runs. Hosts and commands start it by themselves.
 
   --foreground   stay in this terminal, log to it, and leave with Ctrl-C
+  --stay         never leave for being idle; with --foreground: wait for a daemon that runs already to leave
+  install        have the system start it at every login, so that schedules run (systemd, launchd)
+  uninstall      take that back
 """
+_LOOK_S = 2.0
 
 
 def main(argv: list[str], build: Build | None = None, command: list[str] | None = None) -> int:
@@ -39,8 +44,15 @@ def main(argv: list[str], build: Build | None = None, command: list[str] | None 
     Returns:
         The exit code: 0, 1 when another daemon holds the lock (foreground) or ours cannot start, 2 for wrong usage.
     """
+    if argv[:1] in (["install"], ["uninstall"]):
+        from interactd.daemon import service
+
+        return service.main(argv, where.find())
     spawned, foreground = "--spawned" in argv, "--foreground" in argv
-    unknown = [word for word in argv if word not in ("--spawned", "--foreground")]
+    if "--stay" in argv:
+        # By the environment, which a daemon that is started in the background inherits.
+        os.environ["INTERACTD_DAEMON_IDLE_EXIT_S"] = "0"
+    unknown = [word for word in argv if word not in ("--spawned", "--foreground", "--stay")]
     if unknown:
         asked = unknown[0] in ("-h", "--help")
         print(USAGE if asked else f"interactd daemon: unknown argument {unknown[0]!r}\n{USAGE}", file=sys.stderr)
@@ -52,15 +64,19 @@ def main(argv: list[str], build: Build | None = None, command: list[str] | None 
     if spawned and sys.platform != "win32" and os.fork():
         # Nobody's child: hosts kill whole trees of processes, and nobody would reap us.
         os._exit(0)
-    return _become(where.find(), foreground, build or _own_application, command or spawn.own_command())
+    own = command or spawn.own_command()
+    return _become(where.find(), foreground, build or _own_application, own, stay="--stay" in argv)
 
 
-def _become(paths: Paths, foreground: bool, build: Build, command: list[str]) -> int:
+def _become(paths: Paths, foreground: bool, build: Build, command: list[str], *, stay: bool) -> int:
     os.umask(0o077)
     say = _to_terminal if foreground else _to_starter
     try:
         paths.make()
         lock = Lock.acquire(paths)
+        while lock is None and foreground and stay:
+            time.sleep(_LOOK_S)
+            lock = Lock.acquire(paths)
     except OSError as error:
         say("error", _problem(f"{error}", "Make that folder yours and writable, or set INTERACTD_HOME to another."))
         return 1

@@ -11,7 +11,10 @@ from typing import Any, TypeVar
 
 from interactd.agents.port import Agents
 from interactd.builtins.port import BuiltinTool
+from interactd.builtins.tools import GROUPS, NAMES
 from interactd.builtins.web import Fetcher
+from interactd.engine.dispatch.runners.lease import Lease
+from interactd.engine.dispatch.runners.others import Others
 from interactd.engine.events import Hub
 from interactd.engine.run.history import History
 from interactd.engine.settings import EngineSettings
@@ -52,6 +55,8 @@ class Core:
         self.settings = settings
         self.clock = clock
         self.hub = Hub()
+        self.lease = Lease(store, settings)
+        self.others = Others(store, self.lease.id)
         self.history = History(store, settings.default_window)
         self.handing_over = False
         """No new work is taken; what runs may finish."""
@@ -59,8 +64,15 @@ class Core:
         """Nothing runs here any more."""
         self.refused: dict[str, InteractdError] = {}
         """Interactions in progress whose outcome the disk refuses, and why."""
+        self.asked = asyncio.Event()
+        """Set when a run begins to wait for answers that have a deadline."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+
+    @property
+    def tool_names(self) -> frozenset[str]:
+        """The names that tools of agents go by in policies, and their groups'."""
+        return frozenset((*NAMES, *GROUPS, *(tool.name for tool in self.extra_tools)))
 
     async def finish(self, work: Coroutine[Any, Any, T]) -> T:
         """Do `work` as a task of the engine's own: the caller may be cancelled, the work goes on to its end."""

@@ -3,11 +3,17 @@
 The runner never waits for a reader. A channel is one log shared by all; a reader is a position in it. While nobody
 has read the newest delta, further text is added to it instead of making a new event, so that a slow or absent reader
 costs the text and nothing more, and a late one gets what was so far in few, large pieces.
+
+An event's `seq` outlives the daemon. It counts journalled steps first, then attempts, then events, so that whoever
+goes on reading after the last `seq` it has, at whichever daemon, gets every step that it has not seen and none that it
+has. `step.stop` is told when its step is journalled, never before: what a dead daemon had not written down begins
+anew, with `step.start` of the same index.
 """
 
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -21,10 +27,15 @@ MAX_OUTPUT: Final = 256_000
 TAIL: Final = 4_000
 """Characters of it that `Channel.printed` has."""
 _OUTPUT: Final = "code_execution_result"
+# Together less than 53 bits: JSON's numbers are exact that far for every reader.
+_STEP: Final = 1 << 32
+_ATTEMPT: Final = 1 << 22
+_ATTEMPTS: Final = _STEP // _ATTEMPT - 2
 
 
 @dataclass(slots=True)
 class _Entry:
+    seq: int
     type: str
     data: Json
     texts: list[str] = field(default_factory=list[str])
@@ -64,12 +75,17 @@ class _Printing:
 class Channel:
     """The live events of one interaction. `ended` is set when its run is over, whatever the outcome."""
 
-    def __init__(self, interaction_id: str) -> None:
+    def __init__(self, interaction_id: str, attempt: int = 0) -> None:
         self.interaction_id = interaction_id
+        self.attempt = attempt
+        """Which claim of the interaction its events belong to."""
         self.ended = asyncio.Event()
         self._log: list[_Entry] = []
         self._read = 0
         self._readers: set[asyncio.Event] = set()
+        self._steps = 0
+        self._events = 0
+        self._begun: dict[int, str] = {}
         self._printing: _Printing | None = None
 
     @property
@@ -79,11 +95,23 @@ class Channel:
 
     def status(self, interaction: Interaction) -> None:
         """Publish `interaction.status`."""
-        self._add(_Entry("interaction.status", status_data(interaction)))
+        entry = self._add("interaction.status", status_data(interaction), wake=False)
+        # Where it rests is told under one number, after all that any attempt may have told before.
+        if interaction.terminal:
+            entry.seq = (self._steps + 1) * _STEP - 1
+        elif interaction.status == "requires_action":
+            entry.seq = (self._steps + 1) * _STEP - 2
+        self._wake()
+
+    def rests(self, interaction: Interaction) -> None:
+        """Publish the status of an interaction that nobody runs, also to those who have all of its attempt's events."""
+        self._events = _ATTEMPT - 2
+        self.status(interaction)
 
     def start(self, index: int, type_: str, head: Json) -> None:
         """Publish `step.start`."""
-        self._add(_Entry("step.start", {"index": index, "step": {"type": type_, **head}}))
+        self._begun[index] = type_
+        self._add("step.start", {"index": index, "step": {"type": type_, **head}})
 
     def delta(self, index: int, kind: str, text: str) -> None:
         """Publish `step.delta`, or add to the last one when nobody has read it yet."""
@@ -92,7 +120,10 @@ class Channel:
             if last.kind == kind and last.data["index"] == index:
                 last.texts.append(text)
                 return
-        self._add(_Entry("step.delta", {"index": index}, [text], kind))
+        entry = self._add("step.delta", {"index": index}, wake=False)
+        entry.texts.append(text)
+        entry.kind = kind
+        self._wake()
 
     def output(self, index: int, call_id: str, text: str) -> None:
         """Publish what running code has printed, as deltas of the result that it will have.
@@ -101,29 +132,40 @@ class Channel:
         there: that has it all.
         """
         if self._printing is None or self._printing.index != index:
-            self.start(index, "code_execution_result", {"call_id": call_id})
+            self.start(index, _OUTPUT, {"call_id": call_id})
             self._printing = _Printing(index)
         self.delta(index, _OUTPUT, text)
         self._printing.add(self._log[-1], text)
 
-    def stop(self, index: int, step: Step) -> None:
-        """Publish `step.stop`, with the whole step."""
-        if self._printing is not None and self._printing.index == index:
-            self._printing.forget()
-            self._printing = None
-        self._add(_Entry("step.stop", {"index": index, "step": step.as_dict()}))
+    def journalled(self, steps: Sequence[Step], first: int) -> int:
+        """Publish `step.stop` of steps that are in the journal now, and all of those that nothing was told of yet.
 
-    def replay(self, steps: Sequence[Step], first: int = 0) -> int:
-        """Publish steps that are finished; returns the next index. Input of the user's is no event."""
+        Args:
+            steps: in order; input of the user's is no event.
+            first: the index of the first of them among the interaction's generated steps.
+
+        Returns:
+            The next index.
+        """
         for step in steps:
             if step.type == "user_input":
                 continue
-            if self._printing is None or self._printing.index != first:
+            if first < self._steps:
+                # A run that is tried again tells nothing twice.
+                first += 1
+                continue
+            if self._begun.get(first) != step.type:
                 self.start(first, step.type, head_of(step))
-            if step.text:
-                self.delta(first, "thought_summary" if step.type == "thought" else "text", step.text)
-            self.stop(first, step)
+                if step.text:
+                    self.delta(first, "thought_summary" if step.type == "thought" else "text", step.text)
+            self._begun.pop(first, None)
+            if self._printing is not None and self._printing.index == first:
+                self._printing.forget()
+                self._printing = None
+            self._steps, self._events = first + 1, 0
+            self._log.append(_Entry(self._steps * _STEP, "step.stop", {"index": first, "step": step.as_dict()}))
             first += 1
+        self._wake()
         return first
 
     def end(self) -> None:
@@ -135,7 +177,8 @@ class Channel:
         """Events with a `seq` above `after`, until the channel ends."""
         wake = asyncio.Event()
         self._readers.add(wake)
-        position = max(0, after)
+        position = bisect_right(self._log, after, key=lambda entry: entry.seq)
+        self._read = max(self._read, position)
         try:
             while True:
                 wake.clear()
@@ -144,18 +187,22 @@ class Channel:
                     entry = self._log[position]
                     position += 1
                     self._read = max(self._read, position)
-                    if entry.gone:
+                    if entry.seq <= after or entry.gone:
                         continue
-                    yield Event(position, entry.type, _payload(entry, self.interaction_id))
+                    yield Event(entry.seq, entry.type, _payload(entry, self.interaction_id))
                 if over:
                     return
                 await wake.wait()
         finally:
             self._readers.discard(wake)
 
-    def _add(self, entry: _Entry) -> None:
-        self._log.append(entry)
-        self._wake()
+    def _add(self, type_: str, data: Json, *, wake: bool = True) -> _Entry:
+        self._events += self._events < _ATTEMPT - 1
+        seq = self._steps * _STEP + min(self.attempt, _ATTEMPTS) * _ATTEMPT + self._events
+        self._log.append(entry := _Entry(seq, type_, data))
+        if wake:
+            self._wake()
+        return entry
 
     def _wake(self) -> None:
         for reader in self._readers:

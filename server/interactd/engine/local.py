@@ -11,16 +11,21 @@ from typing import Literal
 from interactd.agents.port import AgentDefinition, AgentProblem, Agents
 from interactd.builtins.port import BuiltinTool
 from interactd.builtins.web import Fetcher
-from interactd.engine import artifacts, respond, sessions, turns, waiting
+from interactd.durable.port import Schedules
+from interactd.engine import artifacts, inbox, respond, sessions, turns, waiting
+from interactd.engine.approvals.deadlines import keep_deadlines
 from interactd.engine.checks.arguments import check_limit
 from interactd.engine.checks.text import check_text
 from interactd.engine.core import Core
 from interactd.engine.dispatch.cancel import cancel
 from interactd.engine.dispatch.queue import Queue
 from interactd.engine.dispatch.recovery import adopt
+from interactd.engine.dispatch.runners.keeper import Keeper
 from interactd.engine.dispatch.sweeper import sweep_for_ever
-from interactd.engine.port import Event, Result
+from interactd.engine.port import Event, Inbox, Result, Standing
 from interactd.engine.settings import EngineSettings
+from interactd.engine.triggered import TriggeredTurns, schedules_of
+from interactd.errors import StorageError, StorageFull
 from interactd.models.port import Catalog, ModelInfo
 from interactd.nouns import LOCAL, Caller, GenerationConfig, Json, Session
 from interactd.sandbox.environments_port import Artifact, Environments
@@ -41,6 +46,7 @@ class LocalEngine:
         environments: where agents work; started by `start`, closed by `aclose`.
         fetcher: the web, for url_fetch and http hooks.
         extra_tools: tools that an agent's manifest may name besides the built-in ones.
+        schedules: triggers and webhooks; started by `start`, closed by `aclose`.
     """
 
     def __init__(
@@ -54,6 +60,7 @@ class LocalEngine:
         environments: Environments | None = None,
         fetcher: Fetcher | None = None,
         extra_tools: Sequence[BuiltinTool] = (),
+        schedules: Schedules | None = None,
     ) -> None:
         self._core = Core(
             store,
@@ -66,17 +73,28 @@ class LocalEngine:
             extra_tools=extra_tools,
         )
         self._queue = Queue(self._core)
-        self._sweeper: asyncio.Task[None] | None = None
+        self._keeper = Keeper(self._core, self._queue)
+        self._schedules = schedules
+        if schedules is not None:
+            schedules.attach(TriggeredTurns(self._core, self))
+        self._watches: list[asyncio.Task[None]] = []
         self._started_at = clock()
 
     # -- life ------------------------------------------------------------------------------------------------
     async def start(self) -> None:
         await self._core.store.open()
+        await self._core.lease.begin(self._core.clock())
+        await self._core.others.look()
         if self._core.environments is not None:
-            await self._core.environments.start()
+            await self._core.environments.start(alone=not self._core.others.live)
         self._started_at = self._core.clock()
-        await adopt(self._core, self._queue, died=True)
-        self._sweeper = asyncio.create_task(sweep_for_ever(self._core, self._queue), name="sweeper")
+        await adopt(self._core, self._queue)
+        self._watches = [
+            asyncio.create_task(sweep_for_ever(self._core, self._queue, self._keeper), name="sweeper"),
+            asyncio.create_task(keep_deadlines(self._core, self._queue), name="deadlines"),
+        ]
+        if self._schedules is not None:
+            await self._schedules.start()
 
     async def drain(self, timeout_s: float) -> bool:
         """Take no more work; let running model calls finish for `timeout_s`, then stop those that are left.
@@ -85,6 +103,9 @@ class LocalEngine:
         wait stay queued there.
         """
         self._core.handing_over = True
+        self._queue.dispatcher.pause()
+        if self._schedules is not None:
+            await self._schedules.drain()
         loop = asyncio.get_running_loop()
         end = loop.time() + max(0.0, timeout_s)
         for run in self._queue.runs:
@@ -108,15 +129,19 @@ class LocalEngine:
     async def aclose(self) -> None:
         """Stop everything, as `drain(0)` does, and close the catalog and the store. Idempotent."""
         await self.drain(0)
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._sweeper
-            self._sweeper = None
+        for watch in self._watches:
+            watch.cancel()
+        await asyncio.gather(*self._watches, return_exceptions=True)
+        self._watches = []
+        await self._keeper.aclose()
         await self._core.finished(_LAST_WRITES_S)
+        if self._schedules is not None:
+            await self._schedules.aclose()
         if self._core.environments is not None:
             await self._core.environments.aclose()
         await self._core.catalog.aclose()
+        with contextlib.suppress(StorageError, StorageFull):
+            await self._core.lease.end()
         await self._core.store.aclose()
 
     @property
@@ -136,6 +161,8 @@ class LocalEngine:
         ttl_s: float | None = None,
         title: str | None = None,
         labels: dict[str, str] | None = None,
+        budget: Json | None = None,
+        approvals: str | Json | None = None,
         idempotency_key: str | None = None,
         caller: Caller = LOCAL,
     ) -> Session:
@@ -150,6 +177,8 @@ class LocalEngine:
             ttl_s=ttl_s,
             title=title,
             labels=labels,
+            budget=budget,
+            approvals=approvals,
             idempotency_key=idempotency_key,
             caller=caller,
         )
@@ -227,6 +256,9 @@ class LocalEngine:
         generation_config: GenerationConfig | None = None,
         tools: list[Json] | None = None,
         background: bool = False,
+        budget: Json | None = None,
+        approvals: str | Json | None = None,
+        dispatch: Json | None = None,
         if_busy: Literal["conflict", "queue"] = "conflict",
         idempotency_key: str | None = None,
         caller: Caller = LOCAL,
@@ -245,6 +277,9 @@ class LocalEngine:
             generation_config=generation_config,
             tools=tools,
             background=background,
+            budget=budget,
+            approvals=approvals,
+            dispatch=dispatch,
             if_busy=if_busy,
             idempotency_key=idempotency_key,
             caller=caller,
@@ -275,9 +310,18 @@ class LocalEngine:
             interaction, session = await self._core.interaction(interaction.id, caller)
         return await waiting.read(self._core, self._queue, interaction, session)
 
+    async def cancel_all(self, *, session_id: str | None = None, caller: Caller = LOCAL) -> list[str]:
+        return await inbox.cancel_all(self._core, self._queue, session_id, caller)
+
+    async def inbox(self, *, session_id: str | None = None, limit: int = 50, caller: Caller = LOCAL) -> Inbox:
+        return await inbox.look(self._core, self._queue, session_id, limit, caller)
+
     async def get_interaction(self, interaction_id: str, *, caller: Caller = LOCAL) -> Result:
         interaction, session = await self._core.interaction(interaction_id, caller)
         return await waiting.read(self._core, self._queue, interaction, session)
+
+    async def queue(self, *, limit: int = 100, caller: Caller = LOCAL) -> list[Standing]:
+        return await waiting.standings(self._core, self._queue, check_limit(limit, 1000), caller)
 
     # -- agents ----------------------------------------------------------------------------------------------
     async def agents(self, *, caller: Caller = LOCAL) -> tuple[list[AgentDefinition], list[AgentProblem]]:
@@ -300,6 +344,10 @@ class LocalEngine:
     @property
     def environments(self) -> Environments:
         return artifacts.environments_of(self._core)
+
+    @property
+    def schedules(self) -> Schedules:
+        return schedules_of(self._schedules)
 
     # -- looking around --------------------------------------------------------------------------------------
     async def search(
@@ -329,8 +377,11 @@ class LocalEngine:
             "uptime_s": max(0.0, core.clock() - self._started_at),
             "busy": self.busy,
             "queued": self._queue.queued,
+            "dispatch": self._queue.dispatcher.health(),
             "unread": await core.store.count_unread(owner=caller.owner),
+            "waiting": (await core.store.list_interactions("waiting", owner=caller.owner, limit=1))[1],
             "store": await core.store.stats(),
             "auto": await core.catalog.explain_auto(connection=caller.connection),
             "home": core.settings.home,
+            **({} if self._schedules is None else {"schedules": await self._schedules.status(caller=caller)}),
         }

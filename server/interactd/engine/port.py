@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from interactd.agents.port import AgentDefinition, AgentProblem
+from interactd.durable.port import Schedules
 from interactd.models.port import ModelInfo
 from interactd.nouns import LOCAL, Caller, GenerationConfig, Interaction, Json, Session, Step
 from interactd.sandbox.environments_port import Artifact, Environments
@@ -30,15 +31,18 @@ class Result:
     printed: str = ""
     """The end of what the code that runs now has printed (not yet journalled)."""
     queue_position: int | None = None
+    queue_reason: str | None = None
+    """Why it does not run yet, in a few words; `None` when it does."""
     waiting_for: list[Json] = field(default_factory=list[Json])
     """For requires_action: the calls without a result, `{"id", "name", "arguments"}` and, where it is not a function of
     the caller's but one of the agent's own tools that may not run unasked, `"kind"` and `"question"`:
 
-    - `approval`: the agent's policy wants it allowed first.
+    - `approval`: a policy (the agent's, its environment's, the session's, the turn's) wants it allowed first.
     - `replay`: the daemon died during this call, and nobody knows whether it took effect; shall it run again?
 
-    `question` is the sentence to put to the user. Both are answered through `respond` with `"allow"` or `"deny"`, or
-    with `{"decision": "allow" | "deny", "reason": text?}`; the agent is told the reason.
+    `question` is the sentence to put to the user; `deadline` (UTC) and `default` say until when, and what holds when
+    nobody answers. Both are answered through `respond` with `"allow"` or `"deny"`, or with `{"decision": "allow" |
+    "deny", "scope"?: "call" | "run" | "session", "reason"?: text}`; the agent is told the reason.
     """
     replayed: bool = False
     """True when an idempotency key gave an earlier call's interaction."""
@@ -59,10 +63,34 @@ class Result:
 
 
 @dataclass(slots=True)
+class Inbox:
+    """What waits for the caller, oldest first, and how much of it there is in all.
+
+    `unread` are turns that ended in the background and nobody read; `waiting` those that want an answer.
+    """
+
+    unread: list[Interaction]
+    waiting: list[Result]
+    unread_total: int = 0
+    waiting_total: int = 0
+
+
+@dataclass(slots=True)
+class Standing:
+    """An interaction that runs or waits, and why it waits."""
+
+    interaction: Interaction
+    queue_position: int | None = None
+    queue_reason: str | None = None
+
+
+@dataclass(slots=True)
 class Event:
     """A live event of one interaction, in order: `step.start`, `step.delta`, `step.stop`, `interaction.status`.
 
-    `data` has the Interactions API's payload for that event; `seq` counts from 1 within the attempt.
+    `data` has the Interactions API's payload for that event. `seq` grows, with gaps, and outlives the daemon: see
+    `Engine.events`. `step.stop` comes when the step is journalled, once; `step.start` of an index that was begun before
+    begins it, and all after it, anew (the daemon that had begun it died).
     """
 
     seq: int
@@ -100,6 +128,8 @@ class Engine(Protocol):
         ttl_s: float | None = None,
         title: str | None = None,
         labels: dict[str, str] | None = None,
+        budget: Json | None = None,
+        approvals: str | Json | None = None,
         idempotency_key: str | None = None,
         caller: Caller = LOCAL,
     ) -> Session:
@@ -108,7 +138,10 @@ class Engine(Protocol):
         it for ever.
 
         With `agent` its turns are that agent's, on `model` when one is given as well (over the agent's own), in
-        `environment`: an id, or the body that the first agent turn makes one from."""
+        `environment`: an id, or the body that the first agent turn makes one from.
+
+        `budget` (`Session.budget`) is for all its turns together; `approvals` is the policy of its turns: a word or an
+        object (`interactd.approvals`), which can only make the agent's stricter."""
         ...
 
     async def send_turn(
@@ -125,6 +158,9 @@ class Engine(Protocol):
         generation_config: GenerationConfig | None = None,
         tools: list[Json] | None = None,
         background: bool = False,
+        budget: Json | None = None,
+        approvals: str | Json | None = None,
+        dispatch: Json | None = None,
         if_busy: Literal["conflict", "queue"] = "conflict",
         idempotency_key: str | None = None,
         caller: Caller = LOCAL,
@@ -134,7 +170,9 @@ class Engine(Protocol):
 
         `agent` or `model`, not both, says who takes this turn; the session's default else. `environment` (an id or a
         body) is where an agent's turn takes place, and where the session's later ones do. `limits` is
-        `{"steps"?, "tokens"?, "seconds"?}`, put over the agent's own (`RunLimits`), for this turn."""
+        `{"steps"?, "tokens"?, "seconds"?}`, put over the agent's own (`RunLimits`), for this turn.
+
+        `budget`, `approvals` and `dispatch` are the turn's own terms (`engine.checks.terms`)."""
         ...
 
     async def wait(self, interaction_id: str, timeout_s: float, *, caller: Caller = LOCAL) -> Result:
@@ -143,7 +181,8 @@ class Engine(Protocol):
         ...
 
     def events(self, interaction_id: str, *, after: int = 0) -> AsyncIterator[Event]:
-        """Live events from now (with the steps so far replayed first), ending when the interaction does."""
+        """The steps so far, then live events, ending when the interaction rests. With the `seq` of the last event that
+        was had, from this daemon or an earlier one, as `after`: those that were not."""
         ...
 
     async def respond(
@@ -159,11 +198,23 @@ class Engine(Protocol):
         ...
 
     async def cancel(self, interaction_id: str, *, caller: Caller = LOCAL) -> Result:
-        """Stop a queued, running or waiting interaction; what it made is kept. Idempotent; a terminal one is
-        returned as it is."""
+        """Stop a queued, running or waiting interaction and all that it started; what it made is kept. Idempotent; a
+        terminal one is returned as it is. Its files may still be on their way to the artifacts when this returns."""
+        ...
+
+    async def cancel_all(self, *, session_id: str | None = None, caller: Caller = LOCAL) -> list[str]:
+        """Cancel everything of the caller's that is queued, runs or waits; returns the ids."""
+        ...
+
+    async def inbox(self, *, session_id: str | None = None, limit: int = 50, caller: Caller = LOCAL) -> Inbox:
+        """What waits for the caller. Looking at it reads nothing: use `wait` or `get_interaction` for that."""
         ...
 
     async def get_interaction(self, interaction_id: str, *, caller: Caller = LOCAL) -> Result: ...
+
+    async def queue(self, *, limit: int = 100, caller: Caller = LOCAL) -> list[Standing]:
+        """What runs and what waits, in the order in which it was accepted, with the reason for waiting."""
+        ...
 
     async def get_session(self, session_id: str, *, caller: Caller = LOCAL) -> Session: ...
 
@@ -253,12 +304,22 @@ class Engine(Protocol):
         """
         ...
 
+    @property
+    def schedules(self) -> Schedules:
+        """Triggers, which start turns at their times, and webhooks, which tell of how turns ended.
+
+        Raises:
+            NotFound: this engine was made without any.
+        """
+        ...
+
     async def models(self, *, refresh: bool = False, caller: Caller = LOCAL) -> list[ModelInfo]:
         """What is reachable with the keys of the caller's connection, and why the rest is not."""
         ...
 
     async def status(self, *, caller: Caller = LOCAL) -> Json:
-        """`unread` is the caller's; `auto` is `Catalog.explain_auto` for the caller's connection:
+        """`unread` and `waiting` are the caller's; `auto` is `Catalog.explain_auto` for the caller's connection:
 
-        `{"version", "uptime_s", "busy", "queued", "unread", "store": {...}, "auto": "...", "home"}`."""
+        `{"version", "uptime_s", "busy", "queued", "unread", "waiting", "store": {...}, "auto": "...", "home",
+        "schedules": {...}}`; the last is `Schedules.status`, where there are any."""
         ...

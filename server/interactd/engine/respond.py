@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
+from interactd.engine.agents.steps import ASK_PREFIX, due_of, is_question, questions
+from interactd.engine.approvals.answers import read_answer
+from interactd.engine.approvals.keys import connection_for
+from interactd.engine.approvals.standing import with_standing
 from interactd.engine.checks.arguments import check_key
 from interactd.engine.checks.content import check_content
 from interactd.engine.checks.text import check_json, check_text, kind_of
@@ -15,7 +20,7 @@ from interactd.engine.run.outcome import unanswered
 from interactd.engine.run.tokens import estimate_json
 from interactd.engine.waiting import result_of
 from interactd.errors import Conflict, InvalidArgument
-from interactd.nouns import Caller, Interaction, Json, Step
+from interactd.nouns import Caller, Interaction, Json, Session, Step
 from interactd.store.port import IdempotencyKey
 
 _FIELDS = ("call_id", "result", "is_error", "name", "type")
@@ -35,19 +40,31 @@ async def respond(
     given = _results(results, core.settings.max_input_bytes)
     interaction, _ = await core.interaction(interaction_id, caller)
     key = check_key(idempotency_key, caller.owner, call="respond", interaction_id=interaction.id, results=given)
-    return await core.finish(_respond(core, queue, interaction, given, key, caller))
+    # Before the lock: providers may be asked. Functions are run where the keys are; a decision is made anywhere.
+    began = Note.read(await core.store.pending(interaction.id)).connection
+    decides = any(str(one["call_id"]).startswith(ASK_PREFIX) for one in given)
+    whose = (began, caller.connection, None) if decides else (caller.connection, began)
+    connection = await connection_for(core, interaction, whose)
+    return await core.finish(_respond(core, queue, interaction, given, key, caller, connection))
 
 
 async def _respond(
-    core: Core, queue: Queue, interaction: Interaction, given: list[Json], key: IdempotencyKey | None, caller: Caller
+    core: Core,
+    queue: Queue,
+    interaction: Interaction,
+    given: list[Json],
+    key: IdempotencyKey | None,
+    caller: Caller,
+    connection: str | None,
 ) -> Result:
     async with core.session_lock(interaction.session_id):
         core.check_accepting()
         interaction = await core.store.get_interaction(interaction.id)
+        if await core.recalled(key):
+            return await result_of(core, queue, interaction, replayed=True)
         steps = await core.store.get_steps(interaction.id)
-        known = _keyed(steps, key)
         fresh = _fresh(interaction, steps, given)
-        if known or (not fresh and interaction.status != "requires_action"):
+        if not fresh and interaction.status != "requires_action":
             return await result_of(core, queue, interaction, replayed=True)
         if interaction.status != "requires_action":
             raise Conflict(
@@ -56,15 +73,23 @@ async def _respond(
                 interaction_id=interaction.id,
                 status=interaction.status,
             )
-        session = await core.session(interaction.session_id, caller)
         waiting = unanswered(steps)
+        session = await core.any_session(interaction.session_id, caller)
+        if not any(map(is_question, waiting)):
+            # What waits for a decision is kept until its deadline, however short the session's own life is.
+            core.check_alive(session)
         now = core.clock()
-        made = [_step(waiting, result, key) for result in fresh]
+        made = [_step(waiting, result, caller) for result in fresh]
         if session.ttl_s is not None:
-            session.expires_at = now + session.ttl_s
+            session.state, session.expires_at = "active", now + session.ttl_s
             await core.store.set_expiry(session.id, session.ttl_s, session.expires_at)
+        await _keep_standing(core, session, interaction.id, waiting, fresh)
+        before = Note.read(await core.store.pending(interaction.id))
         if len(made) < len(waiting):
-            await core.store.append(interaction.id, interaction.epoch, made)
+            left = [step for step in waiting if step.body["id"] not in {result["call_id"] for result in fresh}]
+            note = replace(before, due=due_of(left))
+            await core.store.append(interaction.id, interaction.epoch, made, pending=note.as_dict(), key=key)
+            core.asked.set()
             return await result_of(core, queue, interaction, session)
         claimed = await core.store.claim(interaction.id, from_status=("requires_action",), now=now)
         if claimed is None:
@@ -73,11 +98,25 @@ async def _respond(
                 repair="Call get_interaction to see why.",
                 interaction_id=interaction.id,
             )
-        before = Note.read(await core.store.pending(interaction.id))
-        note = Note(connection=caller.connection, cwd=caller.cwd, seconds=before.seconds, limits=before.limits)
-        written = await core.store.append(claimed.id, claimed.epoch, made, pending=note.as_dict())
+        note = replace(before.answered(), connection=connection, cwd=before.cwd or caller.cwd)
+        written = await core.store.append(claimed.id, claimed.epoch, made, pending=note.as_dict(), key=key)
         queue.launch(claimed, session, [*steps, *written], note)
         return await result_of(core, queue, claimed, session)
+
+
+async def _keep_standing(
+    core: Core, session: Session, interaction_id: str, waiting: list[Step], fresh: list[Json]
+) -> None:
+    """Note what was answered for the whole session, before the answers: a crash in between forgets neither."""
+    asked = questions(waiting)
+    said = {
+        str(asked[result["call_id"]].body["arguments"]["name"]): result["result"]
+        for result in fresh
+        if result["call_id"] in asked and result["result"].get("scope") == "session"
+    }
+    if said:
+        session.approvals = with_standing(session, said, interaction_id, core.clock())
+        await core.store.set_approvals(session.id, session.approvals)
 
 
 def _results(results: Any, max_bytes: int) -> list[Json]:
@@ -135,14 +174,19 @@ def _fresh(interaction: Interaction, steps: list[Step], given: list[Json]) -> li
     """The results that are not there yet.
 
     Raises:
-        InvalidArgument: nobody asked for one of them.
+        InvalidArgument: nobody asked for one of them, or an answer to a question is none.
         Conflict: one was answered before, differently.
     """
     calls = {str(step.body.get("id")) for step in steps if step.type == "function_call"}
     answered = {str(step.body.get("call_id")): step.body for step in steps if step.type == "function_result"}
+    asked = questions(steps)
     fresh: list[Json] = []
-    for result in given:
+    for at, result in enumerate(given):
         call_id = result["call_id"]
+        if call_id in asked:
+            kind = str(asked[call_id].body["arguments"]["kind"])
+            answer = read_answer(f"results[{at}].result", result["result"], is_error=result["is_error"], kind=kind)
+            result = {"call_id": call_id, "result": answer, "is_error": False}
         if call_id not in calls:
             waiting = [str(step.body.get("id")) for step in unanswered(steps)]
             raise InvalidArgument(
@@ -155,8 +199,9 @@ def _fresh(interaction: Interaction, steps: list[Step], given: list[Json]) -> li
         if earlier is None:
             fresh.append(result)
         elif (earlier.get("result"), bool(earlier.get("is_error"))) != (result["result"], result["is_error"]):
+            how = " by default, because its deadline had passed" if _by_default(earlier) else ", with another result"
             raise Conflict(
-                f"Call {call_id} was answered before, with another result; the first one stands.",
+                f"Call {call_id} was answered before{how}; the first answer stands.",
                 repair="Call get_interaction to see what it still waits for.",
                 interaction_id=interaction.id,
                 call_id=call_id,
@@ -164,32 +209,15 @@ def _fresh(interaction: Interaction, steps: list[Step], given: list[Json]) -> li
     return fresh
 
 
-def _keyed(steps: list[Step], key: IdempotencyKey | None) -> bool:
-    """Whether an earlier call with this key gave its results.
-
-    Raises:
-        Conflict: it did, with other arguments.
-    """
-    if key is None:
-        return False
-    for step in steps:
-        state = step.state or {}
-        if step.type == "function_result" and state.get("key") == key.key:
-            if state.get("digest") != key.digest:
-                raise Conflict(
-                    "idempotency_key: was used for other arguments.",
-                    repair="Use a new key for a new call.",
-                    idempotency_key=key.key,
-                )
-            return True
-    return False
+def _by_default(answer: Json) -> bool:
+    result: Any = answer.get("result")
+    return isinstance(result, dict) and cast("Json", result).get("by") == "default"
 
 
-def _step(waiting: list[Step], result: Json, key: IdempotencyKey | None) -> Step:
+def _step(waiting: list[Step], result: Json, caller: Caller) -> Step:
     call = next(step for step in waiting if step.body.get("id") == result["call_id"])
     body: Json = {"call_id": result["call_id"], "name": call.body.get("name"), "result": result["result"]}
     if result["is_error"]:
         body["is_error"] = True
-    # The key lives with the results, so that both are there or neither.
-    state = None if key is None else {"provider": "interactd", "key": key.key, "digest": key.digest}
-    return Step("function_result", body, state)
+    by = {"provider": "interactd", "answered_by": caller.client} if is_question(call) and caller.client else None
+    return Step("function_result", body, by)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Literal
 
 from interactd.engine.agents import choice
+from interactd.engine.approvals.standing import without_standing
 from interactd.engine.checks.arguments import (
     MAX_INSTRUCTION,
     MAX_TITLE,
@@ -16,6 +17,7 @@ from interactd.engine.checks.arguments import (
     check_tools,
     check_ttl,
 )
+from interactd.engine.checks.terms import terms
 from interactd.engine.checks.text import check_text
 from interactd.engine.core import Core
 from interactd.engine.dispatch.cancel import cancel_open
@@ -40,12 +42,15 @@ async def create(
     ttl_s: float | None,
     title: str | None,
     labels: dict[str, str] | None,
+    budget: Json | None,
+    approvals: str | Json | None,
     idempotency_key: str | None,
     caller: Caller,
 ) -> Session:
     """See `Engine.create_session`."""
     core.check_accepting()
     of_agent = choice.asked(agent, environment)
+    on_terms = terms(budget, approvals, known=core.tool_names)
     asked: Json = {
         "system_instruction": _optional("system_instruction", system_instruction, MAX_INSTRUCTION),
         "generation_config": check_config(generation_config),
@@ -61,6 +66,7 @@ async def create(
         ttl_s=ttl_s,
         **asked,
         **of_agent.arguments(),
+        **on_terms.arguments(),
     )
     ttl = check_ttl(ttl_s, core.settings.default_ttl_s)
     try:
@@ -87,6 +93,8 @@ async def create(
         agent=None if definition is None else definition.id,
         agent_pins={} if definition is None else {definition.id: definition.hash},
         environment=None if of_agent.environment == "remote" else of_agent.environment,
+        budget=on_terms.budget,
+        approvals=on_terms.approvals,
         **asked,
     )
     if core.settings.thinking_level and session.generation_config.thinking_level is None:
@@ -171,6 +179,8 @@ def _forked(
         system_instruction=source.system_instruction,
         generation_config=source.generation_config,
         tools=source.tools,
+        budget=source.budget,
+        approvals=without_standing(source.approvals),
         labels=dict(source.labels),
         ttl_s=ttl_s,
         expires_at=None if ttl_s is None else now + ttl_s,

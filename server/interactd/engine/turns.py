@@ -11,6 +11,7 @@ from interactd.agents.port import AgentDefinition
 from interactd.engine.agents import choice
 from interactd.engine.checks.arguments import MAX_INSTRUCTION, check_config, check_key, check_tools
 from interactd.engine.checks.content import check_content
+from interactd.engine.checks.terms import Terms, terms
 from interactd.engine.checks.text import check_text
 from interactd.engine.core import Core
 from interactd.engine.dispatch.queue import Queue
@@ -20,10 +21,11 @@ from interactd.engine.waiting import result_of
 from interactd.errors import Conflict, InteractdError, InvalidArgument, Overloaded
 from interactd.ids import new_id
 from interactd.models.port import Model
-from interactd.nouns import Caller, GenerationConfig, Interaction, Json, Session, Status, user_input
+from interactd.nouns import Caller, GenerationConfig, Interaction, Json, Session, user_input
 from interactd.store.port import IdempotencyKey
 
 _LARGE = 256 * 1024
+_TRIES = 20
 
 
 async def send(
@@ -41,12 +43,16 @@ async def send(
     generation_config: GenerationConfig | None,
     tools: list[Json] | None,
     background: bool,
+    budget: Json | None,
+    approvals: str | Json | None,
+    dispatch: Json | None,
     if_busy: Literal["conflict", "queue"],
     idempotency_key: str | None,
     caller: Caller,
 ) -> Result:
     """See `Engine.send_turn`."""
     of_agent = choice.asked(agent, environment, limits)
+    on_terms = terms(budget, approvals, dispatch, known=core.tool_names)
     if model is not None and agent is not None:
         raise InvalidArgument(
             "model, agent: a turn is taken by a model or by an agent, not by both.",
@@ -80,6 +86,7 @@ async def send(
         previous_interaction_id=previous,
         **{name: getattr(asked, name) for name in _Asked.__slots__},
         **of_agent.arguments(),
+        **on_terms.arguments(),
     )
     key = await asyncio.to_thread(digest) if asked.large else digest()
     try:
@@ -96,15 +103,15 @@ async def send(
             of_agent = await choice.placed(core, of_agent, caller)
             if definition.id != session.agent:
                 name = definition.model or name
-        elif of_agent != choice.Asked():
+        elif of_agent != choice.Asked() or on_terms.approvals:
             raise InvalidArgument(
-                "environment, limits: are an agent's, and a model takes this turn.",
+                "environment, limits, approvals: are an agent's, and a model takes this turn.",
                 repair="Give agent as well, or leave them out.",
-                field="environment",
+                field="approvals" if on_terms.approvals else "environment",
             )
         chosen = await core.catalog.resolve(name, connection=caller.connection)
         return await core.finish(
-            _accept(core, queue, whole, previous, asked, chosen, key, caller, definition, of_agent)
+            _accept(core, queue, whole, previous, asked, chosen, key, caller, definition, of_agent, on_terms)
         )
     except InteractdError:
         if earlier := await core.recalled(key):
@@ -160,66 +167,116 @@ async def _accept(
     caller: Caller,
     definition: AgentDefinition | None,
     of_agent: choice.Asked,
+    on_terms: Terms,
 ) -> Result:
     async with core.session_lock(session_id):
-        core.check_accepting()
-        session = await core.session(session_id, caller)
-        status = await _place(core, queue, session_id, asked.queue)
-        now = core.clock()
-        parent, depth = session.head, session.turns + 1
-        if previous is not None and previous != session.head:
-            found = await core.in_tree(session, previous)
-            parent, depth = found.id, found.depth + 1
-        first = int(status == "in_progress")
-        config = _config(asked, session, definition)
-        place, body = (None, None) if definition is None else choice.place_for(of_agent, session)
-        interaction = Interaction(
-            id=new_id("interaction"),
+        for _ in range(_TRIES):
+            try:
+                return await _accept_at_head(
+                    core, queue, session_id, previous, asked, chosen, key, caller, definition, of_agent, on_terms
+                )
+            except Conflict as error:
+                # Another daemon was quicker in this session: look again, unless its turn is in our way for good.
+                if "head" not in error.fields and not (asked.queue and "interaction_id" in error.fields):
+                    raise _busy(error) from error
+        raise Overloaded(
+            f"Other daemons keep sending turns to session {session_id}; nothing was started.",
+            repair="Call again with the same arguments.",
             session_id=session_id,
-            status=status,
-            created_at=now,
-            previous_interaction_id=parent,
-            model=chosen.label,
-            agent=None if definition is None else definition.id,
-            agent_hash=None if definition is None else definition.hash,
-            environment_id=place,
-            system_instruction=asked.system_instruction,
-            generation_config=config,
-            tools=asked.tools or [],
-            background=asked.background,
-            depth=depth,
-            epoch=first,
-            attempt=first,
-            started_at=now if first else None,
-        )
-        step = user_input(asked.content)
-        step.seq, step.created_at = 0, now
-        expires_at = None if session.ttl_s is None else now + session.ttl_s
-        note = Note(connection=caller.connection)
-        if definition is not None:
-            note = replace(note, cwd=caller.cwd, environment=body, limits=of_agent.limits)
-        try:
-            started = await core.store.accept(
-                interaction, [step], expires_at=expires_at, key=key, pending=note.as_dict()
-            )
-        except Conflict as error:
-            raise _busy(error) from error
-        if not started.created:
-            return await result_of(core, queue, await core.store.get_interaction(started.id), replayed=True)
-        session.head, session.turns, session.expires_at, session.updated_at = interaction.id, depth, expires_at, now
-        if first:
-            queue.launch(interaction, session, [step], note, chosen)
-        else:
-            queue.enqueue(interaction)
-            # The turn in front may have ended since we looked, and found nothing to start.
-            queue.advance_soon(session_id)
-        return Result(
-            session=session, interaction=interaction, steps=[step], queue_position=queue.position(interaction)
+            retry=True,
         )
 
 
-async def _place(core: Core, queue: Queue, session_id: str, may_queue: bool) -> Status:
-    """Whether the turn starts at once or waits.
+async def _accept_at_head(
+    core: Core,
+    queue: Queue,
+    session_id: str,
+    previous: str | None,
+    asked: _Asked,
+    chosen: Model,
+    key: IdempotencyKey | None,
+    caller: Caller,
+    definition: AgentDefinition | None,
+    of_agent: choice.Asked,
+    on_terms: Terms,
+) -> Result:
+    core.check_accepting()
+    session = await core.session(session_id, caller)
+    free = await _place(core, queue, session_id, asked.queue)
+    now = core.clock()
+    parent, depth = session.head, session.turns + 1
+    if previous is not None and previous != session.head:
+        found = await core.in_tree(session, previous)
+        parent, depth = found.id, found.depth + 1
+    config = _config(asked, session, definition)
+    place, body = (None, None) if definition is None else choice.place_for(of_agent, session)
+    interaction = Interaction(
+        id=new_id("interaction"),
+        session_id=session_id,
+        status="queued",
+        created_at=now,
+        previous_interaction_id=parent,
+        model=chosen.label,
+        agent=None if definition is None else definition.id,
+        agent_hash=None if definition is None else definition.hash,
+        environment_id=place,
+        system_instruction=asked.system_instruction,
+        generation_config=config,
+        tools=asked.tools or [],
+        background=asked.background,
+        depth=depth,
+        budget=on_terms.budget,
+        approvals=on_terms.approvals,
+        dispatch=on_terms.dispatch,
+    )
+    step = user_input(asked.content)
+    step.seq, step.created_at = 0, now
+    expires_at = None if session.ttl_s is None else now + session.ttl_s
+    delay = (on_terms.dispatch or {}).get("delay_s") or 0.0
+    note = Note(connection=caller.connection, not_before=now + delay if delay else None, wait_s=delay)
+    if definition is not None:
+        note = replace(note, cwd=caller.cwd, environment=body, limits=of_agent.limits)
+    first = free and not delay and queue.admit(interaction)
+    if first:
+        interaction.status, interaction.started_at = "in_progress", now
+        interaction.epoch = interaction.attempt = 1
+    elif not asked.queue:
+        for one in await core.store.active(session_id):
+            raise Conflict("", interaction_id=one.id, status=one.status)
+    accepted = False
+    try:
+        started = await core.store.accept(
+            interaction,
+            [step],
+            expires_at=expires_at,
+            key=key,
+            pending=note.as_dict(),
+            at_head=previous is None,
+        )
+        accepted = started.created
+    finally:
+        if first and not accepted:
+            queue.dismiss(interaction.id)
+    if not started.created:
+        return await result_of(core, queue, await core.store.get_interaction(started.id), replayed=True)
+    session.head, session.turns, session.expires_at, session.updated_at = interaction.id, depth, expires_at, now
+    if first:
+        queue.launch(interaction, session, [step], note, chosen)
+    else:
+        queue.enqueue(interaction, note)
+        # The turn in front may have ended since we looked, and found nothing to start.
+        queue.advance_soon(session_id)
+    return Result(
+        session=session,
+        interaction=interaction,
+        steps=[step],
+        queue_position=queue.position(interaction),
+        queue_reason=queue.reason(interaction),
+    )
+
+
+async def _place(core: Core, queue: Queue, session_id: str, may_queue: bool) -> bool:
+    """Whether the session is free for another turn, as far as can be told.
 
     Raises:
         Conflict: turns wait in the session already and this one would not.
@@ -235,8 +292,11 @@ async def _place(core: Core, queue: Queue, session_id: str, may_queue: bool) -> 
     waiting = queue.waiting_in(session_id)
     if not may_queue:
         if waiting:
-            raise _busy(Conflict("", interaction_id=queue.next_in(session_id), status="queued"))
-        return "in_progress"
+            raise Conflict("", interaction_id=queue.next_in(session_id), status="queued")
+        if core.others.live:
+            for one in await core.store.active(session_id):
+                raise Conflict("", interaction_id=one.id, status=one.status)
+        return True
     if waiting >= settings.max_queued:
         raise Overloaded(
             f"{waiting} turns wait in session {session_id} already; nothing was started.",
@@ -244,7 +304,7 @@ async def _place(core: Core, queue: Queue, session_id: str, may_queue: bool) -> 
             session_id=session_id,
             retry=True,
         )
-    return "queued" if waiting or await core.store.active(session_id) else "in_progress"
+    return not waiting and not await core.store.active(session_id)
 
 
 def _config(asked: _Asked, session: Session, definition: AgentDefinition | None) -> GenerationConfig:

@@ -10,7 +10,7 @@ from interactd.engine.agents.steps import waiting_for
 from interactd.engine.core import Core
 from interactd.engine.dispatch.queue import Queue
 from interactd.engine.events import Channel
-from interactd.engine.port import Event, Result
+from interactd.engine.port import Event, Result, Standing
 from interactd.engine.run.outcome import unanswered
 from interactd.errors import StorageError, StorageFull
 from interactd.nouns import Caller, Interaction, Session
@@ -37,16 +37,44 @@ async def result_of(
         interaction, steps = now, await core.store.get_steps(interaction.id)
     run = queue.run_of(interaction.id) if interaction.status == "in_progress" else None
     channel = core.hub.get(interaction.id) if run else None
+    position, reason = await _standing(core, queue, interaction)
     return Result(
         session=session,
         interaction=interaction,
         steps=steps,
         partial_text=run.draft.text() if run and run.draft else "",
         printed=channel.printed if channel else "",
-        queue_position=queue.position(interaction),
+        queue_position=position,
+        queue_reason=reason,
         waiting_for=waiting_for(unanswered(steps)) if interaction.status == "requires_action" else [],
         replayed=replayed,
     )
+
+
+async def _standing(core: Core, queue: Queue, interaction: Interaction) -> tuple[int | None, str | None]:
+    """Its place in its session's line and why it waits; of one that waits at another daemon as far as can be told."""
+    if interaction.status not in _RUNS:
+        return None, None
+    position, reason = queue.position(interaction), queue.reason(interaction)
+    if position is None and interaction.status == "queued" and core.others.holds(interaction.runner):
+        line = [one.id for one in await core.store.active(interaction.session_id) if one.status == "queued"]
+        position = line.index(interaction.id) + 1 if interaction.id in line else None
+        reason = "waits at another daemon"
+    return position, reason
+
+
+async def standings(core: Core, queue: Queue, limit: int, caller: Caller) -> list[Standing]:
+    """See `Engine.queue`."""
+    found: list[Standing] = []
+    owners: dict[str, str] = {}
+    for one in await core.store.unfinished():
+        if one.session_id not in owners:
+            owners[one.session_id] = (await core.store.get_session(one.session_id)).owner
+        if owners[one.session_id] == caller.owner:
+            found.append(Standing(one, *await _standing(core, queue, one)))
+        if len(found) >= limit:
+            break
+    return found
 
 
 async def wait(core: Core, queue: Queue, interaction_id: str, timeout_s: float, caller: Caller) -> Result:
@@ -92,7 +120,10 @@ async def read(core: Core, queue: Queue, interaction: Interaction, session: Sess
     if seen.terminal and seen.read_at is None:
         now = core.clock()
         try:
-            await core.store.mark_read(seen.id, now)
+            await core.store.mark_read(seen.id, now, grace_s=core.settings.read_grace_s)
+            if seen.background:
+                # That it was read has given its session some more time.
+                result.session = await core.store.get_session(seen.session_id)
         except (StorageFull, StorageError) as error:
             # A full disk must not keep anybody from reading what is there.
             log.warning("%s was read, which cannot be noted: %s", seen.id, error)
@@ -104,14 +135,19 @@ async def read(core: Core, queue: Queue, interaction: Interaction, session: Sess
 async def follow(core: Core, interaction_id: str, after: int) -> AsyncIterator[Event]:
     """See `Engine.events`."""
     whole = await core.interaction_id(interaction_id)
-    channel = core.hub.get(whole)
-    interaction = await core.store.get_interaction(whole)
-    if channel is None and interaction.status in _RUNS:
-        channel = core.hub.open(whole)
-    if channel is None:
-        channel = Channel(whole)
-        channel.replay(await core.store.get_steps(whole))
-        channel.status(interaction)
-        channel.end()
-    async for event in channel.read(after):
-        yield event
+    while True:
+        channel = core.hub.get(whole)
+        interaction = await core.store.get_interaction(whole)
+        live = channel is not None or interaction.status not in _RUNS or core.handed_over
+        if channel is None:
+            channel = Channel(whole, interaction.epoch)
+            channel.journalled(await core.store.get_steps(whole), 0)
+            (channel.rests if live else channel.status)(interaction)
+            channel.end()
+        async for event in channel.read(after):
+            after = event.seq
+            yield event
+        if live:
+            return
+        # Nobody here runs it: it is being taken up, or another daemon has it. What that one writes down is told.
+        await asyncio.sleep(_POLL_S)

@@ -16,7 +16,7 @@ from typing import Any, Protocol, cast
 
 from interactd.engine.port import Engine
 from interactd.errors import InteractdError, InvalidArgument, Overloaded
-from interactd.faces import wire
+from interactd.faces import schedules, wire
 from interactd.faces.arguments import arguments_of, closest
 from interactd.faces.failures import internal
 from interactd.faces.lines import LineReader, Overlong
@@ -213,6 +213,13 @@ async def _delete_environment(control: Control, params: Json, _: Emit) -> Json:
     return {**receipt, "deleted_at": wire.iso(receipt["deleted_at"])}
 
 
+def _schedule(call: schedules.Call) -> Method:
+    async def method(control: Control, params: Json, _: Emit) -> Any:
+        return await call(control.engine, control.caller, params)
+
+    return method
+
+
 async def _events(control: Control, params: Json, emit: Emit) -> Json:
     bound = arguments_of(Engine.events).bind(params)
     count = 0
@@ -252,7 +259,10 @@ METHODS: dict[str, Method] = {
     "wait": _engine(Engine.wait),
     "respond": _engine(Engine.respond),
     "cancel": _engine(Engine.cancel),
+    "cancel_all": _engine(Engine.cancel_all),
+    "inbox": _engine(Engine.inbox),
     "get_interaction": _engine(Engine.get_interaction),
+    "queue": _engine(Engine.queue),
     "list_sessions": _engine(Engine.list_sessions),
     "get_session": _get_session,
     "fork_session": _engine(Engine.fork_session),
@@ -265,4 +275,5 @@ METHODS: dict[str, Method] = {
     "get_environment": _environment(Environments.get),
     "environment_files": _environment(Environments.files),
     "delete_environment": _delete_environment,
+    **{name: _schedule(call) for name, call in schedules.METHODS.items()},
 }

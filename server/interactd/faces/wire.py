@@ -10,7 +10,7 @@ import dataclasses
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from interactd.engine.port import Event, Result
+from interactd.engine.port import Event, Inbox, Result, Standing
 from interactd.models.port import ModelInfo
 from interactd.nouns import Interaction, Json, Session, Step
 from interactd.sandbox.environments_port import Artifact, Environment
@@ -39,6 +39,7 @@ def session(value: Session) -> Json:
             generation_config=value.generation_config.as_dict() or None,
             tools=value.tools or None,
             labels=value.labels or None,
+            approvals=value.approvals,
             turns=value.turns,
             head=value.head,
             ttl_s=value.ttl_s,
@@ -69,6 +70,9 @@ def interaction(value: Interaction) -> Json:
             environment_id=value.environment_id,
             isolation=value.isolation,
             background=value.background or None,
+            parent_id=value.parent_id,
+            approvals=value.approvals,
+            dispatch=value.dispatch,
             attempt=value.attempt,
             usage=value.usage.as_dict() if value.usage else None,
             error=value.error,
@@ -103,9 +107,28 @@ def result(value: Result) -> Json:
             partial_text=value.partial_text or None,
             printed=value.printed or None,
             queue_position=value.queue_position,
+            queue_reason=value.queue_reason,
             waiting_for=value.waiting_for or None,
             replayed=value.replayed or None,
         ),
+    }
+
+
+def inbox(value: Inbox) -> Json:
+    """What waits for the caller, without the steps."""
+    return {
+        "unread": [interaction(one) for one in value.unread],
+        "unread_total": value.unread_total,
+        "waiting": [{name: item for name, item in result(one).items() if name != "steps"} for one in value.waiting],
+        "waiting_total": value.waiting_total,
+    }
+
+
+def standing(value: Standing) -> Json:
+    """What runs or waits, and why."""
+    return {
+        "interaction": interaction(value.interaction),
+        **_set(queue_position=value.queue_position, queue_reason=value.queue_reason),
     }
 
 
@@ -158,6 +181,7 @@ def environment(value: Environment) -> Json:
         env={name: one if isinstance(one, dict) else "(set)" for name, one in value.env.items()} or None,
         network=_network(value.network),
         limits=value.limits or None,
+        approvals=value.approvals or None,
         forked_from=value.forked_from,
         size_bytes=value.size_bytes,
         file_count=value.file_count,
@@ -206,7 +230,9 @@ _FORMS: dict[type[object], Any] = {
     Step: step,
     Turn: turn,
     Result: result,
+    Inbox: inbox,
     Event: event,
+    Standing: standing,
     Receipt: receipt,
     Hit: hit,
     ModelInfo: model,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from interactd.nouns import Json
+from interactd.sandbox.egress.log import RequestLog
 from interactd.sandbox.port import Exit, Isolation, Level, Output
 
 
@@ -26,6 +27,8 @@ class Environment:
     env: dict[str, Any] = field(default_factory=dict[str, Any])
     network: Json | None = None
     limits: Json = field(default_factory=dict[str, Any])
+    approvals: list[Json] = field(default_factory=list[Json])
+    """What its runs have to ask before doing (`interactd.approvals`): its own policy, and those it was forked with."""
     forked_from: str | None = None
     size_bytes: int | None = None
     file_count: int | None = None
@@ -105,8 +108,14 @@ class Workspace(Protocol):
         """What the last `capture` did not keep, and why: `{"reason", "count", "names" (some)}`."""
         ...
 
+    @property
+    def requests(self) -> RequestLog:
+        """Where requests are written that are made for this run from outside of its sandbox."""
+        ...
+
     async def egress_log(self) -> list[Json]:
-        """Requests of this run: `{"at", "method", "host", "port", "verdict", "reason", "bytes"}`."""
+        """Requests of this run, from inside its sandbox and for it from outside, oldest first: `{"at", "method",
+        "host", "port", "verdict", "reason", "bytes"}`."""
         ...
 
     async def capture(self, interaction_id: str) -> list[Artifact]:
@@ -117,12 +126,13 @@ class Workspace(Protocol):
 class Environments(Protocol):
     """All environments of this machine."""
 
-    async def start(self) -> None:
-        """Reap what a killed daemon left; start the idle and expiry watch."""
+    async def start(self, *, alone: bool = True) -> None:
+        """Reap what a killed daemon left; start the idle and expiry watch. With another daemon at work on the same data
+        (`alone=False`) what is half-made may be its, and stays."""
         ...
 
     async def create(self, body: Mapping[str, Any], *, owner: str = "local", cwd: str | None = None) -> Environment:
-        """Create from an Interactions API body `{sources, env, network, limits, from_environment}`.
+        """Create from an Interactions API body `{sources, env, network, limits, approvals, from_environment}`.
 
         Raises:
             InvalidArgument: a field is wrong (named, with what was expected).

@@ -8,7 +8,7 @@ hostile: names, bytes, frames. Sizes are bytes unless the name says otherwise; d
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -17,6 +17,7 @@ from interactd.nouns import Json
 Level = Literal["enforced", "best_effort", "absent"]
 Why = Literal["exit", "timeout", "cpu", "memory", "pids", "disk", "output", "cancelled", "sandbox_died"]
 GUARANTEES = ("filesystem", "network", "pids", "memory", "cpu", "disk", "syscalls")
+WATCHED, UNLIMITED = "the workspace's size is watched, not limited", "the workspace's size is not limited"
 LAUNCHERS = ("bubblewrap", "container", "seatbelt", "process")
 
 
@@ -46,6 +47,11 @@ class Isolation:
             **{name: getattr(self, name) for name in GUARANTEES},
             **({"notes": list(self.notes)} if self.notes else {}),
         }
+
+    def with_quota(self) -> Isolation:
+        """Return it as it is over a file system with a size of its own, which no launcher has a part in."""
+        kept = tuple(note for note in self.notes if note not in (WATCHED, UNLIMITED))
+        return replace(self, disk="enforced", notes=kept)
 
     def below(self, minimum: Mapping[str, Level]) -> list[str]:
         """Return which guarantees are weaker than asked for, e.g. `["memory is best_effort, enforced is required"]`."""
@@ -86,6 +92,7 @@ class Spec:
     """What to start. `egress` is the address of a listener for the sandbox's proxy; None is no network at all.
 
     `env` is plain values only: secrets never enter (a credential is a placeholder here, see sandbox/egress).
+    `quota` is given when the workspace and the home lie on a file system of their own, which holds them to their size.
     """
 
     environment_id: str
@@ -95,6 +102,19 @@ class Spec:
     mounts: tuple[Mount, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict[str, str])
     egress: Egress | None = None
+    quota: Quota | None = None
+
+
+class Quota(Protocol):
+    """A file system that is this environment's alone. Both are cheap enough to be asked many times a second."""
+
+    def used_up(self) -> bool:
+        """Whether all of its room, or all of its files, are used."""
+        ...
+
+    def trouble(self) -> str | None:
+        """What is wrong with the disk beneath it, for people."""
+        ...
 
 
 class Egress(Protocol):
@@ -172,6 +192,10 @@ class Capability:
     why: str
     fix: str | None = None
     """The one command that makes it usable or stronger."""
+
+    def isolation_with(self, *, quota: bool) -> Isolation | None:
+        """Return its isolation where workspaces have file systems of their own, or as it was found."""
+        return self.isolation.with_quota() if self.isolation is not None and quota else self.isolation
 
 
 class Launcher(Protocol):

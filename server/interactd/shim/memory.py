@@ -18,6 +18,8 @@ _FROM = PRIVATE + "from/"
 BODIES_MAX = 32 * 1024 * 1024
 UNANSWERED_MAX = 100_000
 SUBSCRIPTIONS_MAX = 1000
+SEEN_MAX = 1000
+SEEN = PRIVATE + "seen"
 ATTEMPTS = 3
 
 _ANSWERS = ("result", "error")
@@ -51,6 +53,7 @@ class Memory:
         self._level: dict[str, Any] | None = None
         self._subscriptions: dict[str, dict[str, Any]] = {}
         self._again: dict[str, str] = {}
+        self._seen: dict[int | str, Any] = {}
         self.generation = 0
         """Counts the daemons this connection has had; 1 is the first."""
 
@@ -112,8 +115,24 @@ class Memory:
         if "method" in message and own is not None and self.generation > 1:
             # A later daemon counts its own requests from 0 again; the host may still be busy with an earlier 0.
             return lines.dump({**message, "id": f"{_FROM}{self.generation}/{json.dumps(own)}"})
+        if message.get("method") == "notifications/progress":
+            self._progressed(message)
         self._answer_in(message)
         return line
+
+    def again(self, request: Request) -> bytes | None:
+        """Return the request's line for the next daemon: with how far its progress came, so that nothing of it is
+        told twice."""
+        if request.line is None or not self._seen:
+            return request.line
+        messages = lines.parse(request.line)
+        params: Any = messages[0].get("params") if len(messages) == 1 else None
+        meta: Any = params.get("_meta") if isinstance(params, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        token = _key(meta.get("progressToken")) if isinstance(meta, dict) else None  # pyright: ignore[reportUnknownMemberType]
+        if token not in self._seen:
+            return request.line
+        meta[SEEN] = self._seen[token]
+        return lines.dump(messages[0])
 
     def handshake(self) -> tuple[bytes | None, str]:
         """Return the `initialize` to say to the next daemon under a private id, and that id; None when there is
@@ -208,6 +227,16 @@ class Memory:
                     self._initialize = None
                 elif request.method == "initialize":
                     self._initialize_answered = True
+
+    def _progressed(self, message: dict[str, Any]) -> None:
+        params: Any = message.get("params")
+        meta: Any = params.get("_meta") if isinstance(params, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        token = _key(params.get("progressToken")) if isinstance(params, dict) else None  # pyright: ignore[reportUnknownMemberType]
+        if token is not None and isinstance(meta, dict) and SEEN in meta:
+            self._seen.pop(token, None)
+            self._seen[token] = meta[SEEN]
+            if len(self._seen) > SEEN_MAX:
+                del self._seen[next(iter(self._seen))]
 
     def _answer_in(self, message: dict[str, Any]) -> None:
         key = _key(message.get("id"))

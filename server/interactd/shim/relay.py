@@ -203,13 +203,14 @@ class Relay:
             for request in requests:
                 if not self._memory.holds(request):
                     continue
-                if request.line is None or request.attempts >= ATTEMPTS:
+                line = self._memory.again(request)
+                if line is None or request.attempts >= ATTEMPTS:
                     why = "is too large to be asked again" if request.line is None else "was asked three times"
                     self._answer([request], f"the daemon ended while it worked on this, and it {why}", {})
                     continue
                 request.attempts += 1
                 request.generation = generation
-                link.sendall(request.line)
+                link.sendall(line)
         except OSError:
             return  # the receiver sees it too, and repeats what is left on the next link
         finally:

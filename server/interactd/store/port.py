@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from interactd.nouns import Interaction, Json, Session, Status, Step, Usage
+from interactd.store.ledger_port import Bill, Ledger
+from interactd.store.runners_port import Runners
 
 
 @dataclass(slots=True)
@@ -47,6 +49,9 @@ class Receipt:
     """Rows by table, e.g. `{"interactions": 3, "steps": 12, "index_entries": 10}`."""
     kept: dict[str, Any] = field(default_factory=dict[str, Any])
     """Interactions that a fork still needs: `{"interactions": 2, "sessions": ["ses_..."]}`; else empty."""
+    pending: bool = False
+    """Whether bytes of it may still be on the disk: a large file is rewritten when the daemon is idle. Never for long;
+    asked for again, the receipt says when it is done."""
 
 
 @dataclass(slots=True)
@@ -82,6 +87,11 @@ class Hit:
 class Store(Protocol):
     """Sessions, interactions and steps. Ids in are whole ids, except for `find`."""
 
+    @property
+    def ledger(self) -> Ledger:
+        """What model calls cost."""
+        ...
+
     async def open(self) -> None:
         """Create or migrate the database and start the writer.
 
@@ -101,6 +111,11 @@ class Store(Protocol):
             NotFound: none does.
             AmbiguousId: several do; `candidates` lists up to five.
         """
+        ...
+
+    @property
+    def runners(self) -> Runners:
+        """Who works on this store."""
         ...
 
     # -- sessions --------------------------------------------------------------------------------------------
@@ -129,7 +144,8 @@ class Store(Protocol):
         limit: int = 20,
         cursor: str | None = None,
     ) -> Page:
-        """Sessions, newest activity first. `unread`: only those with a finished, unread background result."""
+        """Sessions, newest activity first. `unread`: only those with a finished, unread background result, also the
+        ones of an `active` list that are kept for that alone."""
         ...
 
     async def fork_session(self, session: Session, key: IdempotencyKey | None = None) -> Started:
@@ -141,10 +157,15 @@ class Store(Protocol):
         """
         ...
 
+    async def set_approvals(self, session_id: str, approvals: Json | None) -> None:
+        """Raises: NotFound, Deleted, Expired."""
+        ...
+
     async def set_expiry(self, session_id: str, ttl_s: float | None, expires_at: float | None) -> None: ...
 
     async def delete_session(self, session_id: str, now: float) -> Receipt:
-        """Remove every row and index entry of the session; leave a tombstone with the receipt.
+        """Remove every row and index entry of the session; leave a tombstone with the receipt, and hashes of the
+        idempotency keys that were used in it, for their 24 hours.
 
         Interactions that another live session's path runs through move to that session instead. Deleting what is
         deleted returns the first receipt.
@@ -158,7 +179,8 @@ class Store(Protocol):
     async def sweep(self, now: float, *, limit: int = 100) -> list[Receipt]:
         """Delete up to `limit` sessions that expired, and idempotency keys older than 24 h.
 
-        A session with a running interaction is left for later. A swept session's tombstone says `expired`.
+        A session is left for later while an interaction of it runs, waits for an answer that is due some time, or has
+        finished in the background and was read by nobody. A swept session's tombstone says `expired`.
         """
         ...
 
@@ -181,23 +203,30 @@ class Store(Protocol):
         key: IdempotencyKey | None = None,
         pending: Json | None = None,
         durable: bool = False,
+        at_head: bool = False,
     ) -> Started:
         """Accept a turn: insert the interaction with its input steps and move the session's head to it.
 
         `interaction.status` is `in_progress` (with epoch 1: the caller holds the first claim) or `queued`.
         `pending` is the first note of what is about to be done (see `append`); `claim` leaves a note as it is.
+        The runner that joined becomes its owner. With `at_head` its `previous_interaction_id` must be the session's
+        head still.
         An interaction with `agent` and `agent_hash` pins that hash in the session, unless that agent has one there.
 
         Raises:
             Conflict: `in_progress` while another interaction of the session runs or waits for action
-                (`interaction_id` and `status` of it in the fields); or the key, as in create_session.
+                (`interaction_id` and `status` of it in the fields); or the key, as in create_session; or the head is
+                another one by now (`head` in the fields).
             NotFound, Expired, Deleted: the session.
         """
         ...
 
-    async def claim(self, interaction_id: str, *, from_status: Sequence[Status], now: float) -> Interaction | None:
+    async def claim(
+        self, interaction_id: str, *, from_status: Sequence[Status], now: float, epoch: int | None = None
+    ) -> Interaction | None:
         """Take the interaction for running: epoch + 1, attempt + 1, status in_progress. `None` if it is in another
-        status, or if another interaction of its session is in progress."""
+        status (or, where `epoch` is given, at another epoch: somebody else took it first), or if another interaction
+        of its session is in progress."""
         ...
 
     async def append(
@@ -208,9 +237,21 @@ class Store(Protocol):
         *,
         pending: Json | None = None,
         durable: bool = False,
+        bill: Bill | None = None,
+        key: IdempotencyKey | None = None,
     ) -> list[Step]:
         """Append finished steps (seq assigned here) and replace the interaction's `pending` note: what is about to
-        be done and has no outcome yet, e.g. `{"call": "model", "n": 2}`; `None` when nothing is.
+        be done and has no outcome yet, e.g. `{"call": "model", "n": 2}`; `None` when nothing is. The bill is booked
+        with them, and the key kept as one of kind `respond`.
+
+        Raises:
+            Fenced: see above.
+            Conflict: the key was used.
+        """
+        ...
+
+    async def requeue(self, interaction_id: str, epoch: int, *, pending: Json | None) -> Interaction:
+        """Put a running interaction back into its session's line, with this note.
 
         Raises:
             Fenced: see above.
@@ -229,8 +270,10 @@ class Store(Protocol):
         finish_reason: str | None = None,
         model: str | None = None,
         now: float,
+        bill: Bill | None = None,
     ) -> Interaction:
-        """End a run: append the last steps and set status and outcome in one transaction.
+        """End a run: append the last steps, set status and outcome and book the bill, in one transaction. Model calls
+        that the bill does not name and nobody settled are settled at their worst.
 
         `epoch=None` (cancel from outside) settles whatever epoch runs, and bumps it so that the runner is fenced.
         Usage is added to what the interaction already has. Status may be terminal, or requires_action, which keeps the
@@ -270,7 +313,31 @@ class Store(Protocol):
         """All interactions in progress or queued, oldest first: what a restarted daemon must look at."""
         ...
 
-    async def mark_read(self, interaction_id: str, now: float) -> None: ...
+    async def mark_read(self, interaction_id: str, now: float, *, grace_s: float = 0.0) -> None:
+        """Note when a finished result was first fetched. The session of one that ran in the background lives for at
+        least `grace_s` from then on, also one whose time was over."""
+        ...
+
+    async def list_interactions(
+        self,
+        which: Literal["unread", "waiting", "open"],
+        *,
+        owner: str = "local",
+        session_id: str | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> tuple[list[Interaction], int]:
+        """Interactions, oldest first, and how many there are in all: `unread` are finished in the background and read
+        by nobody, `waiting` wait for somebody's answer, `open` are queued, in progress or waiting."""
+        ...
+
+    async def due(self) -> list[tuple[str, float | None]]:
+        """Interactions that wait for answers, and when their note says that a first one is due (`{"due": time}`)."""
+        ...
+
+    async def descendants(self, interaction_id: str) -> list[Interaction]:
+        """Open interactions that this one started (`parent_id`), directly or not."""
+        ...
 
     async def count_unread(self, *, owner: str = "local") -> int:
         """Finished background interactions that nobody fetched."""

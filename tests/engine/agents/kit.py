@@ -64,6 +64,7 @@ class Rig:
     environments: LocalEnvironments
     store: SqliteStore
     paths: Paths
+    clock: Clock
     sessions: list[Session] = field(default_factory=list[Session])
 
     async def session(self, **more: Any) -> Session:
@@ -102,6 +103,7 @@ async def rig(
     tools: Sequence[BuiltinTool] = (),
     fetcher: Fetcher | None = None,
     start: bool = True,
+    clock: Clock | None = None,
     **settings: Any,
 ) -> AsyncGenerator[Rig]:
     """A started engine under `home`, closed at the end. The agent `helper` is there."""
@@ -110,13 +112,14 @@ async def rig(
     if agents is None:
         agents = Folder(home / "agents")
         agents.put()
+    clock = clock or Clock()
     store = SqliteStore(paths.database)
     environments = LocalEnvironments(paths, store, all_launchers(paths), launcher=launcher)
     engine = LocalEngine(
         store,
         ScriptedCatalog(model),
         EngineSettings(version="test", **settings),
-        clock=Clock(),
+        clock=clock,
         agents=agents,
         environments=environments,
         extra_tools=tools,
@@ -125,7 +128,7 @@ async def rig(
     if start:
         await engine.start()
     try:
-        yield Rig(engine, model, agents, environments, store, paths)
+        yield Rig(engine, model, agents, environments, store, paths, clock)
     finally:
         await engine.aclose()
 

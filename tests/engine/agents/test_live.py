@@ -42,7 +42,7 @@ async def started(it: Rig, *answers: str | list[Item]) -> str:
 async def let_go(it: Rig, interaction_id: str) -> None:
     """Make the file that the code waits for, where the sandbox sees it."""
     found = await it.engine.get_interaction(interaction_id)
-    folder = next(it.paths.data.rglob(f"{found.environment_id}/ws"), None)
+    folder = next(it.paths.data.rglob(f"{found.environment_id}/**/ws"), None)
     assert folder is not None
     (folder / "go").touch()
 
@@ -130,7 +130,7 @@ async def test_a_flood_of_output_costs_bounded_memory_and_its_end_is_what_is_kep
     assert len(kept) <= MAX_OUTPUT + 1_000
     assert "02999" in kept
     assert "00000" not in kept
-    channel.stop(0, Step("code_execution_result", {"call_id": "c1", "result": "all"}))
+    channel.journalled([Step("code_execution_result", {"call_id": "c1", "result": "all"})], 0)
     channel.end()
     late = [event async for event in channel.read()]
     assert [event.type for event in late] == ["step.start", "step.stop"]

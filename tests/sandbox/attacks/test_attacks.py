@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 
-from sandbox.attacks.payloads import ATTACKS, Attack, source
+from sandbox.attacks.payloads import ATTACKS as FIRST
+from sandbox.attacks.payloads import Attack, source
+from sandbox.attacks.tricks import TRICKS
 from sandbox.launchers.kit import Rig, identities, rigs, wait_for
 
+ATTACKS = [*FIRST, *TRICKS]
 pytestmark = pytest.mark.skipif(platform.system() != "Linux", reason="bubblewrap is for Linux")
 
 

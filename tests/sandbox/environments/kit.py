@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import time
@@ -42,14 +43,21 @@ class World:
         self.store = SqliteStore(self.paths.database)
         self.clock = Clock()
         self.options = options
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(options.get("numbers_from", 1))
         self.environments = self._environments()
 
     def _environments(self) -> LocalEnvironments:
         limits: CaptureLimits | None = self.options.get("capture_limits")
         ways: Ways | None = self.options.get("ways")
+        images: bool = self.options.get("images", True)
         return LocalEnvironments(
-            self.paths, self.store, all_launchers(self.paths), clock=self.clock, capture_limits=limits, ways=ways
+            self.paths,
+            self.store,
+            all_launchers(self.paths),
+            clock=self.clock,
+            capture_limits=limits,
+            ways=ways,
+            images=images,
         )
 
     async def restart(self) -> LocalEnvironments:
@@ -77,7 +85,9 @@ class World:
         await self.environments.delete_artifacts(found.session_id)
 
     def folder(self, environment: str) -> Path:
-        return self.paths.data / "environments" / environment / "ws"
+        """An environment's workspace on this machine, which must be at hand (in use, or lately used)."""
+        whole = self.paths.data / "environments" / environment
+        return whole / "disk" / "ws" if (whole / "disk.img").exists() else whole / "ws"
 
     def contents(self) -> list[Path]:
         """Every file in the folder of kept contents."""
@@ -95,11 +105,13 @@ async def world(home: Path, **options: Any) -> AsyncGenerator[World]:
         await made.environments.aclose()
         await made.store.aclose()
         assert processes_over(home) == []
+        assert disks_below(home) == []
 
 
 def processes_over(folder: Path) -> list[str]:
     """Processes that see something of the folder mounted (those of sandboxes), or name it in their command line."""
     found: list[str] = []
+    disks = set(loops_below(folder))
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
@@ -107,9 +119,47 @@ def processes_over(folder: Path) -> list[str]:
                 mounts = (entry / "mountinfo").read_text(errors="replace")
             except OSError:
                 continue
-            if str(folder) in mounts or str(folder) in line:
+            if str(folder) in line or any(_shows(mount.split(), folder, disks) for mount in mounts.splitlines()):
                 found.append(f"{entry.name}: {line[:200]}")
     return found
+
+
+def _shows(mount: list[str], folder: Path, disks: set[str]) -> bool:
+    """Whether it is a view of the folder. Where it stands in its own place, a mount table was merely copied."""
+    if mount[4] == str(folder) or mount[4].startswith(f"{folder}/"):
+        return False
+    return str(folder) in mount[3] or mount[2] in disks
+
+
+def loops_below(folder: Path) -> list[str]:
+    """Device numbers of the loop devices over files beneath a folder."""
+    found: list[str] = []
+    for file in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):
+            if file.read_text().startswith(f"{folder}/"):
+                found.append((file.parents[1] / "dev").read_text().strip())
+    return found
+
+
+def disks_below(folder: Path) -> list[str]:
+    """Mounts and loop devices that were left behind; a device goes a moment after its mount."""
+    deadline = time.monotonic() + 5
+    while True:
+        left = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f" {folder}/" in line]
+        left += [number for number in loops_below(folder) if not _held_by_others(number)]
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.01)
+
+
+def _held_by_others(device: str) -> bool:
+    """Whether a process that is not ours has it mounted: it copied this machine's mount table in the meantime."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                if any(line.split()[2] == device for line in (entry / "mountinfo").read_text().splitlines()):
+                    return True
+    return False
 
 
 def sandboxed(marker: str) -> list[int]:

@@ -108,8 +108,10 @@ async def test_a_kill_at_any_moment_leaves_whole_environments_and_artifacts_only
 
 async def test_a_folder_that_somebody_removed_is_no_environment_any_more(w: World) -> None:
     environment = await w.environments.create({})
-    os.rename(w.folder(environment.id).parent, w.paths.data / "elsewhere")  # noqa: PTH104
-    (w.paths.data / "environments" / "stray").mkdir()
+    folders = w.paths.data / "environments"
+    await w.environments.aclose()
+    os.rename(folders / environment.id, w.paths.data / "elsewhere")  # noqa: PTH104
+    (folders / "stray").mkdir()
     await w.restart()
     assert await w.environments.list() == []
-    assert list((w.paths.data / "environments").iterdir()) == []
+    assert list(folders.iterdir()) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -104,10 +105,29 @@ def test_a_container_is_started_with_everything_off() -> None:
     ):  # fmt: skip
         assert words in line
     assert "--privileged" not in line
-    assert line.count(",readonly") == 1
+    assert line.count(",readonly") == 2  # our two programs
+    assert "/run/interactd/way" not in line
+    assert argv[-2:] == ["-S", "/run/interactd/resident.py"]
     run_in = exec_arguments("docker", "n", "token", ["echo", "a b"], "/workspace", {"A": "1"})
     assert run_in[:6] == ["docker", "exec", "-i", "--workdir", "/workspace", "--env"]
     assert run_in[-4:] == ["--guard", "token", "echo", "a b"]
+
+
+def test_a_container_with_a_network_still_has_none_but_the_proxys_socket() -> None:
+    class Way:
+        ca_file = Path("/data/ca.pem")
+
+        async def serve(self, listener: object) -> None:
+            del listener
+
+    spec = replace(SPEC, egress=Way())
+    argv = run_arguments("docker", Settings(), spec, "n", uid=1000, gid=1000, way=Path("/tmp/w/way"))
+    line = " ".join(argv)
+    assert "--network none" in line
+    assert "type=bind,source=/tmp/w/way,target=/run/interactd/way,readonly" in line
+    assert "type=bind,source=/data/ca.pem,target=/run/interactd/ca.pem,readonly" in line
+    assert argv[-3:] == ["/run/interactd/resident.py", "3128", "/run/interactd/way/proxy"]
+    assert not any(word in line for word in ("--privileged", "--publish", "-p ", "--add-host", "--device"))
 
 
 def test_the_mac_profile_denies_by_default_and_names_only_what_is_needed(tmp_path: Path) -> None:

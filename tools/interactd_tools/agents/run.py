@@ -11,8 +11,9 @@ from interactd.engine.port import Result
 from interactd.errors import InteractdError, InvalidArgument
 from interactd_tools.answers.interaction import View, show
 from interactd_tools.arguments.content import Input
+from interactd_tools.arguments.dispatch import Shown, dispatch_of
 from interactd_tools.arguments.fields import DEFAULT_TOKENS, Arguments, Key, Line, SessionId
-from interactd_tools.arguments.places import AgentName, Place, RunSeconds, RunTokens, Steps, limits
+from interactd_tools.arguments.places import AgentName, Approvals, Place, RunSeconds, RunTokens, Steps, limits
 from interactd_tools.context import Annotations, CallContext, ToolResult
 from interactd_tools.keys import key_for
 from interactd_tools.registry import tool
@@ -27,10 +28,15 @@ class RunAgentBackground(Arguments):
     session_id: Annotated[SessionId, Field(description="Go on in this session; else a new one.")] | None = None
     environment: Place | None = None
     model: Annotated[Line, Field(description="For the agent, in a new session.")] | None = None
+    approvals: (
+        Annotated[Approvals, Field(description="Ask the user before tools run: always_ask, or JSON {tools, rules}.")]
+        | None
+    ) = None
     title: Annotated[Line, Field(description="Of the new session.")] | None = None
     max_steps: Steps | None = None
     max_tokens: Annotated[RunTokens, Field(description="In and out, of the whole run.")] | None = None
     max_seconds: RunSeconds | None = None
+    dispatch: Shown | None = None
     idempotency_key: Key | None = None
 
 
@@ -93,7 +99,9 @@ async def _send(
         agent=agent,
         environment=args.environment if args.session_id else None,
         limits=limits(args.max_steps, args.max_tokens, args.max_seconds),
+        approvals=args.approvals,
         background=True,
+        dispatch=dispatch_of(args.dispatch),
         idempotency_key=key,
         caller=ctx.caller,
     )

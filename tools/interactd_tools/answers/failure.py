@@ -28,6 +28,10 @@ _MISSING = {
     "session": _FALLBACK["not_found"],
     "interaction": _FALLBACK["not_found"],
     "agent": "Next: list_agents() shows those there are.",
+    "trigger": "Next: list_triggers() shows those there are.",
+    "execution": "Next: list_executions() shows those there are.",
+    "webhook": "Next: list_webhooks() shows those there are.",
+    "delivery": "Next: list_deliveries() shows those there are.",
 }
 _SMALL = ("field", "kind", "id", "interaction_id", "session_id", "status", "candidates", "suggestions", "retry_after_s")
 

@@ -157,10 +157,12 @@ def _trouble(result: Result) -> str:
     so_far = f"{len(result.partial_text) + sum(len(s.text) for s in result.steps if s.type == 'model_output'):,}"
     match one.status:
         case "queued":
-            place = f" (number {result.queue_position} in line)" if result.queue_position else ""
-            return f"It waits for the turn before it{place} and starts by itself."
+            why = f": {result.queue_reason}" if result.queue_reason else ""
+            return f"It waits{why}. It starts by itself: do not send it again."
         case "in_progress":
             took = span(time.time() - (one.started_at or one.created_at))
+            if result.queue_reason:
+                return f"It goes on soon: {result.queue_reason}. Do not send it again."
             if is_agents(one):
                 now = progress(result.steps, writing=bool(result.partial_text), placed=one.isolation is not None)
                 return f"Running for {took}, {now}\nIt goes on by itself, also without you: do not send it again."
@@ -181,6 +183,8 @@ def _trouble(result: Result) -> str:
             return one_line(
                 f"It stopped: {str(why).rstrip('.')}. What it had made is kept. {_repair(one)}", 700
             ).strip()
+        case "requires_action" if questions := [one for one in result.waiting_for if is_question(one)]:
+            return _until(questions)
         case "completed" if not body(result):
             return "The model ended its turn without any text."
         case _:
@@ -210,7 +214,21 @@ def _waiting(calls: list[Json]) -> str:
         )
     if asked:
         lines.append('Answer each with result "allow" or "deny", or {"decision": "deny", "reason": "..."}.')
+    if any(one["kind"] == "approval" for one in asked):
+        lines.append('{"decision": "allow", "scope": "run"} (or "session") is for all further calls of that tool too.')
     return "\n".join(lines)
+
+
+def _until(questions: list[Json]) -> str:
+    """Say what is waited for, until when, and what holds then."""
+    names = ", ".join(dict.fromkeys(str(one.get("name")) for one in questions))
+    text = f"It waits for {plural(len(questions), 'decision')} of the user's about {names}"
+    times = [str(one["deadline"]) for one in questions if one.get("deadline")]
+    if not times:
+        return f"{text}."
+    first = min(times)
+    default = next(one.get("default", "deny") for one in questions if one.get("deadline") == first)
+    return f"{text} until {first}; without an answer by then: {default}."
 
 
 def is_question(waiting: Json) -> bool:
@@ -327,9 +345,15 @@ def _fields(result: Result, piece: Piece | None, following: Json) -> dict[str, A
         fields["error"] = (one.error or {}).get("code", "internal")
     if result.waiting_for and one.status == "requires_action":
         fields["calls"] = [
-            {"call_id": c.get("id"), "name": c.get("name"), **({"kind": c["kind"]} if is_question(c) else {})}
+            {
+                "call_id": c.get("id"),
+                "name": c.get("name"),
+                **{name: c[name] for name in ("kind", "deadline", "default") if is_question(c) and name in c},
+            }
             for c in result.waiting_for
         ]
+    if result.queue_reason:
+        fields["queue_reason"] = result.queue_reason
     if result.replayed:
         fields["replayed"] = True
     if piece is not None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from interactd.approvals import POLICIES, Malformed, clean
 from interactd.errors import InvalidArgument
 from interactd.ids import PREFIXES, parse_prefix
 from interactd.nouns import Json
@@ -17,7 +18,7 @@ from interactd_tools.arguments.problems import did_you_mean, shown
 MAX_BODY = 4_000_000
 """Bytes of an environment body as JSON: its inline sources are in it."""
 MAX_NAME = 4096
-BODY_FIELDS: Final = ("sources", "env", "network", "limits", "from_environment", "environment_id", "type")
+BODY_FIELDS: Final = ("sources", "env", "network", "limits", "approvals", "from_environment", "environment_id", "type")
 _BODY = "{sources, env, network, limits}"
 _EXPECTED = f"an environment id (env_...) or an object {_BODY}"
 
@@ -67,6 +68,37 @@ def read_body(given: dict[str, Any]) -> Json:
     return {name: item for name, item in given.items() if item is not None and name != "type"}
 
 
+_POLICY = f"one of {', '.join(POLICIES)}, or an object {{policy, tools, rules, deadline_s, default}}"
+
+
+def read_approvals(value: object) -> Json:
+    """Return a policy as the engine takes it.
+
+    Raises:
+        PydanticCustomError: it is none; names of tools are checked by the engine, which knows them.
+    """
+    given: object = value
+    if isinstance(value, str) and value.strip().startswith("{"):
+        try:
+            given = json.loads(value)
+        except (ValueError, RecursionError):
+            raise refuse(_POLICY, value) from None
+    if isinstance(given, dict):
+        for problem in bad_values(cast("dict[str, Any]", given)).values():
+            raise wrong(problem)
+    try:
+        return clean(given.strip().lower() if isinstance(given, str) else given) or {}
+    except Malformed as error:
+        where = error.where("").lstrip(".")
+        raise wrong(f"{where}: {error.problem}" if where else error.problem) from None
+
+
+Approvals = Annotated[
+    Json,
+    BeforeValidator(read_approvals),
+    # What it holds is said once, in run_agent_background.
+    Field(json_schema_extra={"schema": {"type": "string", "x-expected": _POLICY}}),
+]
 AgentName = Annotated[Line, Field(json_schema_extra={"x-expected": "the id of an agent"})]
 EnvironmentId = Annotated[
     str,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from interactd.agents.documents import Document, Fault, FieldPath, text, yaml_text
-from interactd.agents.manifest import schema
+from interactd.agents.manifest import approvals, schema
 from interactd.agents.manifest.explain import check, did_you_mean, known_fields, wrong
 from interactd.agents.port import BUILTIN_TOOLS, DEFAULT_AGENT
 from interactd.nouns import Json
@@ -56,10 +56,16 @@ def read(data: bytes, *, folder_name: str, inside: Path | None) -> tuple[schema.
             message = "is reserved for a later version, and nothing acts on it yet; take it out"
             document.faults.append(Fault(message, document.line(at), at))
             del value[name]
+    if value.pop("policy", None) is not None:
+        at = ("policy",)
+        document.faults.append(
+            Fault("is called `approvals` here; or give a tool's entry a policy", document.line(at), at)
+        )
     manifest = check(schema.Manifest, value, document)
     _identity(value, document, folder_name)
     _tools(value.get("tools"), document)
     _environment(value.get("environment"), document, inside)
+    approvals.check(value, document)
     return None if document.faults else manifest, document
 
 

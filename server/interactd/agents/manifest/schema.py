@@ -15,7 +15,7 @@ from interactd.sandbox.port import Level
 
 ID: Final = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
 ID_RULE: Final = "1 to 63 lower-case letters, digits, - and _, beginning and ending with a letter or digit"
-RESERVED_FIELDS: Final = ("policy", "budget", "triggers", "agents")
+RESERVED_FIELDS: Final = ("budget", "triggers", "agents")
 TOOL_NAMES: Final = (
     *BUILTIN_TOOLS,
     "view_file",
@@ -188,6 +188,7 @@ class Manifest(Section):
     environment: Environment | None = None
     requires: Requires | None = None
     limits: Limits | None = None
+    approvals: Any = None
 
 
 class FunctionTool(Section):
@@ -200,9 +201,12 @@ class FunctionTool(Section):
 
 
 class BuiltinToolEntry(Section):
-    """`{type: code_execution}`, as the Interactions API writes tools: the same as the bare name."""
+    """`{type: code_execution}`, as the Interactions API writes tools: the same as the bare name. What it has to ask
+    before is checked by `manifest.approvals`."""
 
     type: Literal["code_execution", "files", "url_fetch"]
+    policy: Any = None
+    rules: Any = None
 
 
 class InlineSource(Section):

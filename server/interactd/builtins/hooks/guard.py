@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, cast
+from urllib.parse import urlsplit
 
 import httpx2
 
@@ -16,6 +17,7 @@ from interactd.builtins.hooks.rules import Hook, hooks_for
 from interactd.builtins.port import Outcome
 from interactd.errors import InteractdError
 from interactd.nouns import Json
+from interactd.sandbox.egress.log import Entry
 from interactd.sandbox.environments_port import Workspace
 from interactd.sandbox.port import Exit
 
@@ -141,26 +143,53 @@ class Guard:
         return _ruling(bytes(out))
 
     async def _http(self, hook: Hook, data: bytes) -> Ruling:
+        log = self._workspace.requests
+        entry = log.open("POST", *_place(hook.url))
         if not self._trusted:
-            return _no("a project's http hooks are not asked")
+            log.close(entry, "denied", "a project's http hooks are not asked")
+            return _no(entry.reason)
+        entry.bytes_up = len(data)
+        try:
+            return await self._asked(hook, data, entry)
+        finally:
+            # Left open, it did not come to an answer: too late, or cancelled.
+            log.close(entry, "failed", "no answer in time")
+
+    async def _asked(self, hook: Hook, data: bytes, entry: Entry) -> Ruling:
+        log = self._workspace.requests
         headers = {"content-type": "application/json", **hook.headers}
         try:
             async with (
                 httpx2.AsyncClient(timeout=hook.timeout_s, follow_redirects=False, trust_env=False) as client,
                 client.stream("POST", hook.url, content=data, headers=headers) as answer,
             ):
+                entry.status = answer.status_code
                 if not 200 <= answer.status_code < 300:
+                    log.close(entry)
                     return _no(f"it answered {answer.status_code}")
                 body = bytearray()
                 async for piece in answer.aiter_bytes():
                     body += piece
+                    entry.bytes_down = len(body)
                     if len(body) > MAX_ANSWER:
+                        log.close(entry)
                         return _no("its answer is too long")
         except httpx2.TimeoutException:
             return _no(f"it did not answer within {hook.timeout_s:g} s")
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            return _no(f"it could not be asked: {type(error).__name__}")
+            log.close(entry, "failed", f"it could not be asked: {type(error).__name__}")
+            return _no(entry.reason)
+        log.close(entry)
         return _ruling(bytes(body))
+
+
+def _place(url: str) -> tuple[str, int]:
+    """Return the host and port that a URL names; an empty host for what is none."""
+    try:
+        parts = urlsplit(url)
+        return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        return "", 0
 
 
 def _ruling(answer: bytes) -> Ruling:

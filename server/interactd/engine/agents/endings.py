@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Final
 
+from interactd.builtins.port import Outcome
 from interactd.engine.agents.limits import GO_ON
 from interactd.engine.agents.loops import Made
+from interactd.engine.agents.steps import open_calls, own_result
 from interactd.errors import InteractdError
 from interactd.nouns import Json, Status, Step
+
+LOST: Final = "Outcome unknown: the machine stopped while it ran. It may have taken effect, wholly or in part: look."
+_NOT_RUN: Final = "It was not run: the turn was {}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +73,18 @@ def environment_gone(error: InteractdError, environment_id: str) -> InteractdErr
         repair='Send the turn with environment "remote" to go on in a fresh one.',
         **{**error.fields, "environment_id": environment_id},
     )
+
+
+def closing(own: Sequence[Step], status: Status, flight: Collection[str] = ()) -> list[Step]:
+    """Results for built-in calls that never ran: a call without one would be the caller's to answer.
+
+    Args:
+        own: the turn's steps.
+        status: how it ends.
+        flight: ids of calls that had begun, and nobody knows how they ended.
+    """
+    why = "cancelled" if status == "cancelled" else "stopped"
+    return [
+        own_result(call, Outcome(LOST if call.body["id"] in flight else _NOT_RUN.format(why), True))
+        for call in open_calls(own)
+    ]

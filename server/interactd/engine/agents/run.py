@@ -9,68 +9,50 @@ when it died (see `BuiltinTool.replay`), and not begun.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final, cast
-
-import anyio
 
 from interactd.agents.port import AgentDefinition, RunLimits
 from interactd.builtins.hooks.guard import Guard
 from interactd.builtins.port import Outcome
 from interactd.builtins.tools import builtin_tools
-from interactd.engine.agents import choice
 from interactd.engine.agents.batch import Batch
-from interactd.engine.agents.endings import Ending, babbling, bad_calls, environment_gone, looping, too_large
+from interactd.engine.agents.endings import LOST, Ending, babbling, bad_calls, closing, looping, too_large
 from interactd.engine.agents.judging import built_in, judged
 from interactd.engine.agents.limits import Spent, exceeded, time_exceeded, tokens_of
 from interactd.engine.agents.live import live
 from interactd.engine.agents.loops import loop_of
+from interactd.engine.agents.placed import PlacedRun
 from interactd.engine.agents.prompt import system_prompt
 from interactd.engine.agents.shown import AgentChannel
-from interactd.engine.agents.stay import Stay
-from interactd.engine.agents.steps import QUESTION, answer_of, function_of, open_calls, own_result, question, rounds
+from interactd.engine.agents.steps import due_of, is_question, open_calls, own_result, rounds
 from interactd.engine.agents.toolbox import Toolbox, python_of
+from interactd.engine.approvals.asking import approvals
+from interactd.engine.approvals.asking import replay as ask_again
+from interactd.engine.approvals.gate import Gate, gate_for
 from interactd.engine.run.draft import Draft
 from interactd.engine.run.history import Frame, estimate_request, instruction_of, tools_of
 from interactd.engine.run.note import Note
 from interactd.engine.run.outcome import unanswered
-from interactd.engine.run.runner import Run, plus
-from interactd.errors import (
-    Deleted,
-    Expired,
-    Fenced,
-    InteractdError,
-    NotFound,
-    SandboxUnavailable,
-    StorageError,
-    StorageFull,
-)
+from interactd.engine.run.runner import Run, generated, plus
+from interactd.errors import Fenced, InteractdError, StorageError, StorageFull
 from interactd.models.port import Finished, Model, ModelRequest
-from interactd.nouns import Interaction, Json, Status, Step, Usage
+from interactd.nouns import Interaction, Status, Step, Usage
 from interactd.sandbox.environments_port import Workspace
 
-log = logging.getLogger(__name__)
-
-CAPTURE_S: Final = 120.0
-CAPTURE_CANCELLED_S: Final = 10.0
 BAD_ROUNDS: Final = 5
 """Answers in a row whose calls were all unusable, before a run is given up."""
-_NOT_RUN: Final = "It was not run: the turn was {}."
-_LOST: Final = "Outcome unknown: the machine stopped while it ran. It may have taken effect, wholly or in part: look."
-_ASK: Final = "The daemon died while {name} ran, and nobody knows whether it took effect. Shall it run again?"
 
 
-class AgentRun(Run):
+class AgentRun(PlacedRun):
     """A claimed turn of an agent's."""
 
-    _workspace: Workspace | None = None
-    _stay: Stay | None = None
+    _gate: Gate
     _frame: Frame | None = None
     _shown: AgentChannel | None = None
     _asked: ModelRequest | None = None
-    _since: float | None = None
+    _batch: Batch | None = None
     _empty: bool = False
     _calling: bool = False
     _left: bool = False
@@ -81,126 +63,32 @@ class AgentRun(Run):
         return self.draft is not None or self._calling
 
     def _waits(self) -> list[Step]:
-        return [] if open_calls(self._own) else unanswered(self._own)
+        """Without a place: what waits for a word waits for nothing else."""
+        asked = unanswered(self._own)
+        return asked if any(map(is_question, asked)) or not open_calls(self._own) else []
 
-    # -- the place -------------------------------------------------------------------------------------------
-    async def _work(self) -> None:
-        """Run in the environment, and leave it whatever happens."""
-        try:
-            definition = await self._definition()
-            workspace = await self._arrive(definition)
-            if workspace is None:
-                await self._stopped()
-                return
-            toolbox = self._toolbox(definition, workspace)
-            self._frame = await self._frame_of(definition, toolbox)
-            limits = self._limits(definition)
-            ending = await self._loop(toolbox, limits)
-            if ending is not None:
-                await self._settle(
-                    ending.status,
-                    ending.steps,
-                    usage=self._note.usage,
-                    error=ending.error,
-                    finish_reason=ending.finish_reason,
-                )
-        finally:
-            with anyio.CancelScope(shield=True):
-                await self._depart()
+    def partial(self) -> list[Step]:
+        made = super().partial() if self._batch is None else self._batch.cut_short("the turn was cancelled")
+        return [*made, *closing([*self._own, *made], "cancelled", self._note.flight)]
 
-    async def _definition(self) -> AgentDefinition:
-        agents = self._core.agents
-        if agents is None or self.interaction.agent is None:
-            raise SandboxUnavailable("This daemon runs no agents.", repair="Send the turn to a model instead.")
-        return await agents.resolve(self.interaction.agent, cwd=self._note.cwd, pinned=self.interaction.agent_hash)
-
-    async def _arrive(self, definition: AgentDefinition) -> Workspace | None:
-        """Find or make the environment and take it. `None` when the run was stopped meanwhile."""
-        environments = self._core.environments
-        if environments is None:
-            raise SandboxUnavailable("This daemon has no environments.", repair="Send the turn to a model instead.")
-        workspace: Workspace | None = None
-        environment_id = ""
-        with self._interruptible():
-            environment_id = self.interaction.environment_id or await self._environment(definition)
-            self._stay = Stay(
-                environments,
-                environment_id,
-                self.interaction.id,
-                requires=definition.requires,
-                agent_folder=definition.folder,
-            )
-            try:
-                workspace = await self._stay.begin()
-            except (NotFound, Expired, Deleted) as gone:
-                raise environment_gone(gone, environment_id) from gone
-        if workspace is None or self._stop:
-            if self._stay is not None:
-                await self._stay.give_up()
-            return None
-        self._workspace = workspace
-        await self._place(environment_id, workspace.isolation.as_dict())
-        self._since = asyncio.get_running_loop().time()
-        return workspace
-
-    async def _environment(self, definition: AgentDefinition) -> str:
-        """The session's environment by now; or a new one as the turn, the session or the agent wants it."""
-        environments = self._core.environments
-        assert environments is not None
-        wanted = self._note.environment or self._session.environment
-        if isinstance(wanted, str):
-            return wanted
-        body = definition.environment if wanted is None or wanted == choice.FRESH else wanted
-        made = await environments.create(body, owner=self._session.owner, cwd=self._note.cwd)
-        with anyio.CancelScope(shield=True):
-            await self._place(made.id, None)
-        return made.id
-
-    async def _place(self, environment_id: str, isolation: Json | None) -> None:
-        await self._core.store.place(
-            self.interaction.id, self.interaction.epoch, environment_id=environment_id, isolation=isolation
+    async def _act(self, definition: AgentDefinition, workspace: Workspace) -> None:
+        toolbox = self._toolbox(definition, workspace)
+        self._gate = gate_for(
+            self._core, definition, workspace.environment, self._session, self.interaction, toolbox.tools
         )
-        self.interaction.environment_id = self._session.environment = environment_id
-        self.interaction.isolation = isolation or self.interaction.isolation
-
-    async def _depart(self) -> None:
-        """Keep the files it made, then give the environment back. Does so once."""
-        stay, workspace = self._stay, self._workspace
-        self._stay = self._workspace = None
-        if workspace is not None:
-            patience = CAPTURE_CANCELLED_S if self._stop else CAPTURE_S
-            try:
-                async with asyncio.timeout(patience):
-                    kept = await workspace.capture(self.interaction.id)
-                log.info("%s: %d files kept", self.interaction.id, len(kept))
-            except TimeoutError:
-                log.error("%s: keeping its files took longer than %.0f s", self.interaction.id, patience)
-            except InteractdError as error:
-                log.error("%s: its files could not be kept: %s", self.interaction.id, error)
-        if stay is not None:
-            await stay.end()
-
-    async def _settle(
-        self,
-        status: Status,
-        steps: Sequence[Step],
-        *,
-        usage: Usage | None = None,
-        error: Json | None = None,
-        finish_reason: str | None = None,
-    ) -> None:
-        # First, so that whoever sees the turn ended finds its files.
-        await self._depart()
-        closing = self._closing(status) if status != "requires_action" else []
-        await super()._settle(status, [*steps, *closing], usage=usage, error=error, finish_reason=finish_reason)
-
-    def _closing(self, status: Status) -> list[Step]:
-        """Results for built-in calls that never ran: a call without one would be the caller's to answer."""
-        why = "cancelled" if status == "cancelled" else "stopped"
-        return [
-            own_result(call, Outcome(_LOST if call.body["id"] in self._note.flight else _NOT_RUN.format(why), True))
-            for call in open_calls(self._own)
-        ]
+        self._frame = await self._frame_of(definition, toolbox)
+        limits = self._limits(definition)
+        ending = await self._loop(toolbox, limits)
+        if ending is not None and ending.status == "failed" and await self._try_again(ending.error or {}):
+            return
+        if ending is not None:
+            await self._settle(
+                ending.status,
+                ending.steps,
+                usage=self._note.usage,
+                error=ending.error,
+                finish_reason=ending.finish_reason,
+            )
 
     def _toolbox(self, definition: AgentDefinition, workspace: Workspace) -> Toolbox:
         fetcher = self._core.fetcher
@@ -243,11 +131,17 @@ class AgentRun(Run):
         while True:
             if self._stop or self._core.handing_over:
                 return await self._leave()
-            if calls := self._callable():
+            pending = open_calls(self._own)
+            if refused := self._gate.refused(pending, self._own):
+                await self._journal(refused, replace(self._note, flight=()))
+                continue
+            if calls := self._gate.ready(pending, self._own):
                 ending = await self._make(toolbox, calls, limits)
                 if ending is not None or self._left:
                     return ending
                 continue
+            if asked := self._gate.asked(pending, self._own):
+                await self._put(approvals(self._core, str(self.interaction.agent), asked))
             if unanswered(self._own):
                 return Ending("requires_action", finish_reason="tool_calls")
             if circle := loop_of(self._own):
@@ -258,12 +152,10 @@ class AgentRun(Run):
             if ending is not None or self._left:
                 return ending
 
-    def _callable(self) -> list[Step]:
-        """Built-in calls that may be made now: not those about which the caller is being asked."""
-        asked = {
-            str(step.body["arguments"]["call_id"]) for step in unanswered(self._own) if (step.state or {}).get(QUESTION)
-        }
-        return [call for call in open_calls(self._own) if call.body["id"] not in asked]
+    async def _put(self, questions: list[Step]) -> None:
+        """Ask the caller. From here on the questions are answered in time, or by default."""
+        due = due_of([*filter(is_question, unanswered(self._own)), *questions])
+        await self._journal(questions, self._tick(replace(self._note, flight=(), due=due)))
 
     def _spent(self) -> Spent:
         now = asyncio.get_running_loop().time()
@@ -283,10 +175,8 @@ class AgentRun(Run):
     # -- thinking --------------------------------------------------------------------------------------------
     async def _think(self, toolbox: Toolbox, limits: RunLimits) -> Ending | None:
         """One model call. `None` when the loop goes on, or the run is left to the next daemon."""
-        first = sum(step.type != "user_input" for step in self._own)
-        self.draft = draft = Draft(
-            self._shown or self.channel, first, self._core.settings.max_output_bytes, watched=True
-        )
+        shown, most = self._shown or self.channel, self._core.settings.max_output_bytes
+        self.draft = draft = Draft(shown, generated(self._own), most, watched=True)
         failure: InteractdError | None = None
         with self._interruptible(self._remaining(limits)) as scope:
             try:
@@ -325,7 +215,8 @@ class AgentRun(Run):
         if note.bad_calls >= BAD_ROUNDS:
             self._note = note
             return Ending("failed", verdict.steps, bad_calls(verdict.bad_calls, note.bad_calls))
-        first = toolbox.batches(calls)[0] if calls else []
+        ready = self._gate.ready(calls, [*self._own, *verdict.steps])
+        first = toolbox.batches(ready)[0] if ready else []
         await self._journal(verdict.steps, replace(note, flight=_ids(first)))
         self.draft = None
         return None
@@ -344,31 +235,31 @@ class AgentRun(Run):
         return await self._stopped_short()
 
     async def _stopped_short(self, steps: Sequence[Step] = ()) -> Ending | None:
-        """Cancelled, or left to the next daemon."""
+        """Cancelled, or left to the next daemon. Raises: Fenced."""
+        self._fenced()
         if self._stop == "cancel":
             return Ending("cancelled", steps)
+        if self._stop == "timeout":
+            return Ending("incomplete", steps, self._out_of_time())
         self._left = True
-        await self._write_note(self._tick(replace(self._note, handed_over=True)))
+        await self._write_note(self._timed(self._tick(replace(self._note, handed_over=True))))
         return None
 
     # -- calling ---------------------------------------------------------------------------------------------
     async def _settle_doubts(self, toolbox: Toolbox) -> None:
-        """Decide what becomes of the calls that were in flight when the last runner died, and of those about which the
-        caller was asked and said no."""
+        """Decide what becomes of the calls that were in flight when the last runner died."""
         made: list[Step] = []
+        asked: list[Step] = []
         for call in open_calls(self._own):
-            call_id = str(call.body["id"])
-            answer = answer_of(self._own, call_id)
-            if call_id in self._note.flight:
+            if call.body["id"] in self._note.flight:
                 replay = toolbox.replay(call)
                 if replay == "never":
-                    made.append(own_result(call, Outcome(_LOST, is_error=True)))
+                    made.append(own_result(call, Outcome(LOST, is_error=True)))
                 elif replay == "ask":
-                    made.append(question(call, "replay", _ASK.format(name=function_of(call))))
-            elif answer is not None and not answer.allow:
-                reason = f" Reason: {answer.reason}" if answer.reason else ""
-                made.append(own_result(call, Outcome(f"The user did not allow this call.{reason}", is_error=True)))
-        if made or self._note.flight:
+                    asked.append(ask_again(self._core, call))
+        if asked:
+            await self._put([*made, *asked])
+        elif made or self._note.flight:
             await self._journal(made, replace(self._note, flight=()))
 
     async def _make(self, toolbox: Toolbox, calls: list[Step], limits: RunLimits) -> Ending | None:
@@ -395,18 +286,24 @@ class AgentRun(Run):
         async def record(result: Step, left: tuple[str, ...]) -> None:
             await self._journal([result], self._tick(replace(self._note, flight=left or after, deaths=0)))
 
-        batch = Batch(toolbox, calls, self._own, record, live(self.channel, self._own, calls, toolbox))
+        shown = live(self.channel, self._own, calls, toolbox)
+        self._batch = batch = Batch(toolbox, calls, self._own, record, shown)
         with self._interruptible(self._remaining(limits)):
+            await self._core.lease.check(self.interaction)
             await batch.make()
+        self._batch = None
         if isinstance(batch.failure, Fenced | StorageError | StorageFull):
             raise batch.failure
         if batch.done:
             return None
+        self._fenced()
         if self._stop == "hand_over":
             # They were stopped half-way; the next daemon treats them as what they are: in doubt.
             return await self._stopped_short()
         if self._stop == "cancel":
             why, ending = "the turn was cancelled", Ending("cancelled")
+        elif self._stop == "timeout":
+            why, ending = "the time for this turn is over", Ending("incomplete", error=self._out_of_time())
         elif batch.failure is not None:
             why, ending = batch.failure.message, Ending("failed", error=batch.failure.as_dict())
         else:
@@ -417,15 +314,16 @@ class AgentRun(Run):
     # -- writing ---------------------------------------------------------------------------------------------
     async def _journal(self, steps: Sequence[Step], note: Note) -> None:
         """Commit steps and what happens next, to the disk and before anything else happens."""
-        first = sum(step.type != "user_input" for step in self._own)
-        written = await self._core.store.append(
-            self.interaction.id, self.interaction.epoch, steps, pending=note.as_dict(), durable=True
+        first = generated(self._own)
+        note = self._timed(note)
+        written = await self._held(
+            lambda: self._core.store.append(
+                self.interaction.id, self.interaction.epoch, steps, pending=note.as_dict(), durable=True
+            )
         )
         self._note = note
         self._own.extend(written)
-        seen = len(self.draft.partial()) if self.draft is not None else 0
-        # What was shown while it came is not shown again.
-        self.channel.replay(written[seen:], first + seen)
+        self.channel.journalled(written, first)
 
     async def _ask(self, draft: Draft) -> None:
         try:

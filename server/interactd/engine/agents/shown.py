@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from interactd.engine.events import Channel
-from interactd.nouns import Json, Step
+from interactd.nouns import Json
 
 _TYPES = {"code_execution": "code_execution_call", "url_fetch": "url_context_call"}
 
@@ -33,12 +33,3 @@ class AgentChannel(Channel):
         # The API has no pieces of arguments for these types: they come whole, with the end of the step.
         if index not in self._hidden:
             self._to.delta(index, kind, text)
-
-    def stop(self, index: int, step: Step) -> None:
-        name = str(step.body.get("name"))
-        if index in self._hidden and "raw_arguments" not in step.body:
-            arguments: Json = dict(step.body.get("arguments") or {})
-            if name == "url_fetch":
-                arguments = {"urls": [arguments.get("url")]}
-            step = Step(_TYPES[name], {"id": step.body.get("id"), "arguments": arguments})
-        self._to.stop(index, step)

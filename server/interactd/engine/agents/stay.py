@@ -32,7 +32,7 @@ class Stay:
         agent_folder: Path | None,
     ) -> None:
         self._environments = environments
-        self._environment_id = environment_id
+        self.environment_id = environment_id
         self._interaction_id = interaction_id
         self._requires = cast("Mapping[str, Level]", requires)
         self._agent_folder = agent_folder
@@ -47,7 +47,7 @@ class Stay:
             InteractdError: what the lease raised.
         """
         ready: asyncio.Future[Workspace] = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._hold(ready), name=f"lease of {self._environment_id}")
+        self._task = asyncio.create_task(self._hold(ready), name=f"lease of {self.environment_id}")
         return await ready
 
     async def end(self) -> None:
@@ -59,7 +59,7 @@ class Stay:
         if not task.done():
             await asyncio.wait({task}, timeout=_LEAVE_S)
         if not task.done():
-            log.error("the lease of %s did not end; it is cancelled", self._environment_id)
+            log.error("the lease of %s did not end; it is cancelled", self.environment_id)
             task.cancel()
             await asyncio.wait({task}, timeout=_LEAVE_S)
 
@@ -72,7 +72,7 @@ class Stay:
     async def _hold(self, ready: asyncio.Future[Workspace]) -> None:
         try:
             async with self._environments.lease(
-                self._environment_id, self._interaction_id, requires=self._requires, agent_folder=self._agent_folder
+                self.environment_id, self._interaction_id, requires=self._requires, agent_folder=self._agent_folder
             ) as workspace:
                 if weak := workspace.isolation.below(self._requires):
                     raise SandboxUnavailable(
@@ -88,11 +88,11 @@ class Stay:
             ready.cancel()
         except InteractdError as error:
             if ready.done():
-                log.error("the lease of %s ended badly: %s", self._environment_id, error)
+                log.error("the lease of %s ended badly: %s", self.environment_id, error)
             else:
                 ready.set_exception(error)
         except Exception:
-            log.exception("the lease of %s failed", self._environment_id)
+            log.exception("the lease of %s failed", self.environment_id)
             if not ready.done():
                 ready.set_exception(
                     SandboxUnavailable("The sandbox could not be started.", repair="The daemon's log has the details.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final, Literal, cast
 
 from interactd.builtins.port import Outcome
@@ -16,8 +17,11 @@ MARK: Final = "interactd_function"
 QUESTION: Final = "interactd_question"
 """In a step's state: the call that a question of the engine's is about."""
 APPROVE: Final = "approve_call"
+ASK_PREFIX: Final = "ask_"
+"""Of the ids of questions; whether one is a question its state says."""
 _CALL_TYPES: Final = {"code_execution": "code_execution_call", "url_fetch": "url_context_call"}
 _RESULT_TYPES: Final = {"code_execution": "code_execution_result", "url_fetch": "url_context_result"}
+_TOLD: Final = ("name", "arguments", "kind", "question", "deadline", "default")
 _MODEL_MADE: Final = frozenset({"thought", "model_output", "opaque"})
 
 
@@ -69,20 +73,56 @@ def open_calls(steps: Sequence[Step]) -> list[Step]:
     return [s for s in steps if not is_result(s) and function_of(s) and s.body["id"] not in answered]
 
 
-def question(call: Step, kind: Literal["approval", "replay"], text: str) -> Step:
-    """Return a call to the caller that asks whether `call` may be made."""
-    body: Json = {
-        "id": f"ask_{new_ulid()}",
-        "name": APPROVE,
-        "arguments": {
-            "kind": kind,
-            "question": text,
-            "call_id": call.body["id"],
-            "name": function_of(call),
-            "arguments": arguments_of(call),
-        },
+def question(
+    call: Step,
+    kind: Literal["approval", "replay"],
+    text: str,
+    *,
+    due: float | None = None,
+    default: Literal["allow", "deny"] = "deny",
+) -> Step:
+    """Return a call to the caller that asks whether `call` may be made.
+
+    Args:
+        call: a built-in one.
+        kind: why it is asked.
+        text: the question, for the user.
+        due: until when it can be answered, in seconds since the epoch; `None` for ever.
+        default: what holds from then on.
+    """
+    arguments: Json = {
+        "kind": kind,
+        "question": text,
+        "call_id": call.body["id"],
+        "name": function_of(call),
+        "arguments": arguments_of(call),
     }
-    return Step("function_call", body, {"provider": "interactd", QUESTION: call.body["id"]})
+    state: Json = {"provider": "interactd", QUESTION: call.body["id"]}
+    if due is not None:
+        arguments |= {"deadline": when(due), "default": default}
+        state |= {"due": due, "default": default}
+    return Step("function_call", {"id": f"{ASK_PREFIX}{new_ulid()}", "name": APPROVE, "arguments": arguments}, state)
+
+
+def when(at: float) -> str:
+    """A time as answers write it."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def is_question(step: Step) -> bool:
+    """Whether a step asks the caller about another call."""
+    return bool((step.state or {}).get(QUESTION))
+
+
+def questions(steps: Iterable[Step]) -> dict[str, Step]:
+    """The questions that were asked, by their id."""
+    return {str(step.body["id"]): step for step in steps if is_question(step)}
+
+
+def due_of(calls: Iterable[Step]) -> float | None:
+    """When the first of these questions is answered by default; `None` when none ever is."""
+    times = [float(step.state["due"]) for step in calls if step.state and "due" in step.state]
+    return min(times, default=None)
 
 
 def waiting_for(calls: Iterable[Step]) -> list[Json]:
@@ -91,7 +131,8 @@ def waiting_for(calls: Iterable[Step]) -> list[Json]:
     for call in calls:
         if (call.state or {}).get(QUESTION):
             asked = call.body["arguments"]
-            told.append({"id": call.body["id"], **{n: asked[n] for n in ("name", "arguments", "kind", "question")}})
+            shown = {name: asked[name] for name in _TOLD if name in asked}
+            told.append({"id": call.body["id"], **shown})
         else:
             told.append(call.body)
     return told
@@ -99,32 +140,39 @@ def waiting_for(calls: Iterable[Step]) -> list[Json]:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the caller said to a question."""
+    """What the caller said to a question. `scope`: what it holds for, the call alone, the run or the session."""
 
     allow: bool
     reason: str = ""
+    scope: str = "call"
+    by_default: bool = False
+    """Nobody said it: the deadline passed."""
 
 
 def answer_of(steps: Sequence[Step], call_id: str) -> Answer | None:
     """What the caller said to the last question about a call; `None` if none was asked or it is still open."""
     asked = [s.body["id"] for s in steps if (s.state or {}).get(QUESTION) == call_id]
-    given = next((s.body for s in steps if is_result(s) and asked and s.body["call_id"] == asked[-1]), None)
-    if given is None:
-        return None
-    said: Any = given.get("result")
-    reason = ""
+    given = next((s for s in steps if is_result(s) and asked and s.body["call_id"] == asked[-1]), None)
+    return None if given is None else answer_in(given)
+
+
+def answer_in(given: Step) -> Answer:
+    """The answer that a result holds."""
+    said: Any = given.body.get("result")
+    reason, scope, by_default = "", "call", False
     if isinstance(said, list):
         parts = cast("list[Any]", said)
         said = cast("Json", parts[0]).get("text") if len(parts) == 1 and isinstance(parts[0], dict) else None
     if isinstance(said, dict):
         fields = cast("Json", said)
         reason = str(fields.get("reason") or "")[:2_000]
+        scope, by_default = str(fields.get("scope", "call")), fields.get("by") == "default"
         said = next((fields[n] for n in ("decision", "approved", "allow", "answer", "result") if n in fields), None)
     if isinstance(said, str):
         # Only a clear yes is one.
         word = said.strip().strip("\"'.!").lower()
         said = word in ("allow", "allowed", "yes", "y", "true", "ok", "okay", "approve", "approved", "again", "run")
-    return Answer(said is True and not given.get("is_error"), reason)
+    return Answer(said is True and not given.body.get("is_error"), reason, scope, by_default)
 
 
 def rounds(steps: Iterable[Step]) -> int:

@@ -135,4 +135,3 @@ class Draft:
             self.size += len(step.text)
             self._channel.delta(self._first + index, _DELTA_OF.get(step.type, "text"), step.text)
         self._done[index] = step
-        self._channel.stop(self._first + index, step)

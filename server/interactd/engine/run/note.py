@@ -7,7 +7,8 @@ from typing import Final
 
 from interactd.nouns import Json, Usage
 
-_OF_AGENTS: Final = ("seconds", "cwd", "environment", "limits")
+_OF_DISPATCH: Final = ("ran", "not_before", "wait_s", "why", "retries")
+_OF_AGENTS: Final = ("seconds", "cwd", "environment", "limits", "due")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,16 @@ class Note:
     """The runner was not yet at the model: its end was no attempt's."""
     flight: tuple[str, ...] = ()
     """Ids of the tool calls that are being made: without a result, their outcome is unknown after a crash."""
+    ran: float = 0.0
+    """Seconds that earlier attempts ran, for the turn's own time-out."""
+    not_before: float | None = None
+    """Time of day before which it is not to be attempted."""
+    wait_s: float = 0.0
+    """How long that was from when it was decided: it never waits longer, whatever happens to the clock."""
+    why: str = ""
+    """The error code for which it is tried again."""
+    retries: int = 0
+    """How often that has happened since it last got on."""
     seconds: float = 0.0
     """What the run has worked so far, without the time it waited or lay dead."""
     cwd: str | None = None
@@ -38,10 +49,12 @@ class Note:
     """What the turn's environment is to be made from, until there is one."""
     limits: Json | None = None
     """The caller's limits for this turn, over the agent's."""
+    due: float | None = None
+    """When the first of its open questions is answered by default; the store finds it by this."""
 
     def as_dict(self) -> Json:
         note: Json = {"call": "tool" if self.flight else "model", "n": self.call}
-        for name in ("connection", "deaths", "bad_calls", "handed_over", "waiting", *_OF_AGENTS):
+        for name in ("connection", "deaths", "bad_calls", "handed_over", "waiting", *_OF_DISPATCH, *_OF_AGENTS):
             if value := getattr(self, name):
                 note[name] = value
         if self.flight:
@@ -64,10 +77,16 @@ class Note:
             handed_over=note.get("handed_over", False),
             waiting=note.get("waiting", False),
             flight=tuple(note.get("flight", ())),
+            ran=note.get("ran", 0.0),
+            not_before=note.get("not_before"),
+            wait_s=note.get("wait_s", 0.0),
+            why=note.get("why", ""),
+            retries=note.get("retries", 0),
             seconds=note.get("seconds", 0.0),
             cwd=note.get("cwd"),
             environment=note.get("environment"),
             limits=note.get("limits"),
+            due=note.get("due"),
         )
 
     def after_death(self) -> Note:
@@ -75,6 +94,26 @@ class Note:
         died = not (self.handed_over or self.waiting)
         return replace(self, deaths=self.deaths + died, handed_over=False, waiting=False)
 
+    def answered(self) -> Note:
+        """The note for going on after an answer: what was used until then is on the interaction already."""
+        fresh = replace(self, usage=None, deaths=0, bad_calls=0, retries=0, flight=(), due=None)
+        return replace(fresh, handed_over=False, waiting=False)
+
+    def begun(self) -> Note:
+        """The note of a runner that begins: what was waited for is over."""
+        return replace(self, not_before=None, wait_s=0.0, why="", handed_over=False)
+
+    def again(self, pause_s: float, now: float, why: str) -> Note:
+        """The note of a run that is tried again in `pause_s`."""
+        return replace(self, not_before=now + pause_s, wait_s=pause_s, why=why, retries=self.retries + 1)
+
     def next_call(self, usage: Usage | None, *, bad: bool) -> Note:
         """The note for the next model call of the same run."""
-        return replace(self, call=self.call + 1, deaths=0, usage=usage, bad_calls=self.bad_calls + 1 if bad else 0)
+        return replace(
+            self,
+            call=self.call + 1,
+            deaths=0,
+            retries=0,
+            usage=usage,
+            bad_calls=self.bad_calls + 1 if bad else 0,
+        )

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, TypeVar, cast
 
 import anyio
 
 from interactd.engine.core import Core
+from interactd.engine.dispatch.retries import pause_before
 from interactd.engine.run.draft import Draft
 from interactd.engine.run.history import tools_of
 from interactd.engine.run.note import Note
@@ -33,8 +34,11 @@ from interactd.models.port import Finished, Model, ModelRequest
 from interactd.nouns import Interaction, Json, Session, Status, Step, Usage
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
-Stop = Literal["cancel", "hand_over"]
+Stop = Literal["hand_over", "timeout", "cancel", "fenced"]
+"""Why: the daemon leaves; its time is over; somebody cancelled it; another daemon has it or it has ended."""
+_STRONGER: Final = ("hand_over", "timeout", "cancel", "fenced")
 
 
 class Run:
@@ -48,22 +52,31 @@ class Run:
         own: Sequence[Step],
         note: Note,
         model: Model | None,
-        slots: asyncio.Semaphore,
     ) -> None:
         self.interaction = interaction
         self.done = asyncio.Event()
+        self.settled = asyncio.Event()
+        """Set when the outcome is written; a runner may have to clear up after that."""
+        self.over = asyncio.Event()
+        """Set by whoever runs it, when nobody counts it as running any more."""
+        self.slot = asyncio.Event()
+        """Set by whoever runs it, when it may work."""
+        self.again: Note | None = None
+        """With this note it waits in the line again, to be tried once more."""
         self.settling = False
         """Whether the outcome is known and only has to be written."""
         self.draft: Draft | None = None
         self._core = core
         self._session = session
         self._own: list[Step] = list(own)
-        self._note = note
+        self._note = note.begun()
         self._model = model
-        self._slots = slots
+        self._terms = core.settings.terms_of(interaction)
+        self._begun_at: float | None = None
         self._stop: Stop | None = None
         self._scope: anyio.CancelScope | None = None
         self.channel = core.hub.open(interaction.id)
+        self.channel.attempt = interaction.epoch
         core.refused.pop(interaction.id, None)
 
     @property
@@ -71,8 +84,9 @@ class Run:
         return self._note.connection
 
     def stop(self, why: Stop) -> None:
-        """Stop the model call and go: settle as cancelled, or leave the rest to the next daemon. Returns at once."""
-        if self._stop is None or why == "cancel":
+        """Stop what it does and go: settle as cancelled or as out of time, leave the rest to the next daemon, or write
+        nothing at all. Returns at once."""
+        if self._stop is None or _STRONGER.index(why) > _STRONGER.index(self._stop):
             self._stop = why
         if self._scope is not None:
             self._scope.cancel()
@@ -106,7 +120,12 @@ class Run:
             log.error("the outcome of %s cannot be written: %s", self.interaction.id, error)
             self._core.refused[self.interaction.id] = error
         finally:
+            self.settled.set()
             self.done.set()
+
+    def partial(self) -> list[Step]:
+        """What it has made and not written yet: kept by whoever has to end it."""
+        return self.draft.partial() if self.draft else []
 
     @property
     def at_work(self) -> bool:
@@ -115,25 +134,43 @@ class Run:
 
     async def _go(self) -> None:
         self.channel.status(self.interaction)
-        self.channel.replay(self._own)
+        self.channel.journalled(self._own, 0)
         if waiting := self._waits():
             # A crash between the claim and the answers of `respond`: the caller still has to give them.
             log.info("%s still waits for %d function results", self.interaction.id, len(waiting))
             await self._settle("requires_action", ())
             return
-        if self._slots.locked():
+        if not self.slot.is_set():
             await self._write_note(replace(self._note, waiting=True))
         with self._interruptible() as scope:
-            await self._slots.acquire()
+            await self.slot.wait()
         if scope.cancelled_caught:
             await self._stopped()
             return
+        if self._note.waiting:
+            await self._write_note(replace(self._note, waiting=False))
+        loop = asyncio.get_running_loop()
+        self._begun_at = loop.time()
+        limit = self._terms.get("timeout_s")
+        timer = loop.call_later(max(0.0, limit - self._note.ran), self.stop, "timeout") if limit else None
         try:
-            if self._note.waiting:
-                await self._write_note(replace(self._note, waiting=False))
             await self._work()
         finally:
-            self._slots.release()
+            if timer is not None:
+                timer.cancel()
+
+    def _ran(self) -> float:
+        """Seconds this turn has worked, earlier attempts included."""
+        if self._begun_at is None:
+            return self._note.ran
+        return self._note.ran + asyncio.get_running_loop().time() - self._begun_at
+
+    def _timed(self, note: Note) -> Note:
+        """The note with the time worked so far."""
+        ran = self._ran()
+        if self._begun_at is not None:
+            self._begun_at = asyncio.get_running_loop().time()
+        return replace(note, ran=round(ran, 3)) if self._terms.get("timeout_s") else note
 
     def _waits(self) -> list[Step]:
         """Calls that only the caller can answer, before anything else can be done."""
@@ -141,7 +178,7 @@ class Run:
 
     async def _work(self) -> None:
         """From the first model call to the outcome."""
-        while await self._call(sum(step.type != "user_input" for step in self._own)):
+        while await self._call(generated(self._own)):
             pass
 
     async def _call(self, index: int) -> bool:
@@ -185,6 +222,7 @@ class Run:
         shrink = 1.0
         while True:
             request = await self._request(model, shrink)
+            await self._core.lease.check(self.interaction)
             try:
                 async with aclosing(cast("Any", model.stream(request))) as events:
                     async for event in events:
@@ -242,22 +280,39 @@ class Run:
         )
 
     async def _go_on(self, verdict: Verdict, usage: Usage | None) -> None:
-        note = self._note.next_call(usage, bad=bool(verdict.bad_calls))
-        written = await self._core.store.append(
-            self.interaction.id, self.interaction.epoch, verdict.steps, pending=note.as_dict()
+        note = self._timed(self._note.next_call(usage, bad=bool(verdict.bad_calls)))
+        written = await self._held(
+            lambda: self._core.store.append(
+                self.interaction.id, self.interaction.epoch, verdict.steps, pending=note.as_dict()
+            )
         )
         self.draft = None
         self._note = note
         self._own += written
-        first = sum(step.type != "user_input" for step in self._own) - len(written)
-        results = [step for step in written if step.type == "function_result"]
-        self.channel.replay(results, first + len(written) - len(results))
+        self.channel.journalled(written, generated(self._own) - len(written))
 
     async def _stopped(self) -> None:
+        self._fenced()
         if self._stop == "hand_over":
-            await self._write_note(replace(self._note, handed_over=True))
+            await self._write_note(self._timed(replace(self._note, handed_over=True)))
             return
-        await self._settle("cancelled", self.draft.partial() if self.draft else (), usage=self._note.usage)
+        steps = self.draft.partial() if self.draft else ()
+        if self._stop == "timeout":
+            await self._settle("incomplete", steps, usage=self._note.usage, error=self._out_of_time())
+            return
+        await self._settle("cancelled", steps, usage=self._note.usage)
+
+    def _out_of_time(self) -> Json:
+        return {
+            "code": "time_exceeded",
+            "message": f"The turn was stopped after {self._terms['timeout_s']:g} s (timeout_s).",
+            "repair": 'Everything it did is kept. Send another turn in this session ("go on") to let it continue, '
+            "or one with a larger timeout_s.",
+        }
+
+    def _fenced(self) -> None:
+        if self._stop == "fenced":
+            raise Fenced(f"interaction {self.interaction.id} is another runner's now", id=self.interaction.id)
 
     async def _outgrown(self) -> None:
         limit = self._core.settings.max_output_bytes
@@ -270,8 +325,28 @@ class Run:
         await self._settle("incomplete", steps, usage=self._note.usage, error=error, finish_reason="length")
 
     async def _fail(self, error: Json) -> None:
+        if await self._try_again(error):
+            return
         steps = self.draft.partial() if self.draft else ()
         await self._settle("failed", steps, usage=self._note.usage, error=error)
+
+    async def _try_again(self, error: Json) -> bool:
+        """Put it back into the line if it failed for a reason that may pass; True when that was done.
+
+        Not when the answer that broke off has finished steps: they would be lost, or made a second time.
+        """
+        pause = pause_before(error, self._note.retries, int(self._terms["retries"]))
+        if pause is None or self._core.handing_over or (self.draft is not None and self.draft.steps()):
+            return False
+        note = self._timed(self._note.again(pause, self._core.clock(), str(error["code"])))
+        self.settling = True
+        self.interaction = await self._core.store.requeue(
+            self.interaction.id, self.interaction.epoch, pending=note.as_dict()
+        )
+        log.info("%s: %s; trying again in %.1f s", self.interaction.id, error["code"], pause)
+        self.again = note
+        self.channel.status(self.interaction)
+        return True
 
     async def _write_note(self, note: Note) -> None:
         await self._core.store.append(self.interaction.id, self.interaction.epoch, (), pending=note.as_dict())
@@ -286,24 +361,36 @@ class Run:
         error: Json | None = None,
         finish_reason: str | None = None,
     ) -> None:
-        """Write the outcome; while the disk refuses it, hold it for a bounded time and try again."""
+        """Write the outcome."""
         self.settling = True
+        settled = await self._held(
+            lambda: self._core.store.settle(
+                self.interaction.id,
+                self.interaction.epoch,
+                status,
+                steps=steps,
+                usage=usage,
+                error=error,
+                finish_reason=finish_reason,
+                # A clock that goes back must not end a run before it began.
+                now=max(self._core.clock(), self.interaction.started_at or 0.0),
+            )
+        )
+        self.settled.set()
+        self.interaction = settled
+        self.channel.journalled(steps, generated(self._own))
+        self.channel.status(settled)
+        await self._keep_alive(settled)
+
+    async def _held(self, write: Callable[[], Awaitable[T]]) -> T:
+        """Write what was made; while the disk refuses it, hold it for a bounded time and try again: a model's answer
+        and a tool's result cannot be had a second time."""
         loop = asyncio.get_running_loop()
         end = loop.time() + self._core.settings.journal_patience_s
         pause = 0.1
         while True:
             try:
-                settled = await self._core.store.settle(
-                    self.interaction.id,
-                    self.interaction.epoch,
-                    status,
-                    steps=steps,
-                    usage=usage,
-                    error=error,
-                    finish_reason=finish_reason,
-                    # A clock that goes back must not end a run before it began.
-                    now=max(self._core.clock(), self.interaction.started_at or 0.0),
-                )
+                written = await write()
                 break
             except (StorageFull, StorageError) as refused:
                 self._core.refused[self.interaction.id] = refused
@@ -312,10 +399,8 @@ class Run:
                 log.warning("%s: %s; trying again", self.interaction.id, refused)
             await asyncio.sleep(pause)
             pause = min(pause * 2, 5.0)
-        self._core.refused.pop(settled.id, None)
-        self.interaction = settled
-        self.channel.status(settled)
-        await self._keep_alive(settled)
+        self._core.refused.pop(self.interaction.id, None)
+        return written
 
     async def _keep_alive(self, settled: Interaction) -> None:
         """A run that took long must not find its session expired before anybody read the answer."""
@@ -333,6 +418,11 @@ class Run:
         if self._stop is not None:
             scope.cancel()
         return scope
+
+
+def generated(steps: Sequence[Step]) -> int:
+    """How many of the steps are not the user's: indexes of events count those."""
+    return sum(step.type != "user_input" for step in steps)
 
 
 def plus(a: Usage | None, b: Usage | None) -> Usage | None:

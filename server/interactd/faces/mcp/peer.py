@@ -41,6 +41,8 @@ class Peer:
     """The connection's first line; `client` in it is what the daemon's status shows."""
     left: bool = False
     """Set when the peer is gone: a call that ends then was not given up for being slow."""
+    declined: dict[str, None] = field(default_factory=dict[str, None])
+    """Questions that were put to this client's user, and got no answer."""
     _running: int = 0
     _queue: deque[asyncio.Future[None]] = field(default_factory=deque[asyncio.Future[None]])
     _uses: dict[str, int] = field(default_factory=dict[str, int])

@@ -27,15 +27,21 @@ class Credentials:
     the keyring: on the event loop call them through a thread. Several processes may use the same file.
 
     Args:
+        name: of the file; another one is another set of credentials.
         keeping: `file` never asks for a keyring. `INTERACTD_KEYRING=off` says the same.
         probe: how the keyring is found; called once, when first needed.
     """
 
     def __init__(
-        self, paths: Paths, *, keeping: Keeping = "auto", probe: Callable[[], Vault | None] = find_keyring
+        self,
+        paths: Paths,
+        *,
+        name: str = "credentials",
+        keeping: Keeping = "auto",
+        probe: Callable[[], Vault | None] = find_keyring,
     ) -> None:
-        self._file = paths.data / "credentials.json"
-        self._lock = paths.data / "credentials.lock"
+        self._file = paths.data / f"{name}.json"
+        self._lock = paths.data / f"{name}.lock"
         off = os.environ.get("INTERACTD_KEYRING", "").lower() in ("off", "0", "no", "false")
         self._probe: Callable[[], Vault | None] | None = None if keeping == "file" or off else probe
         self._vault: Vault | None = None

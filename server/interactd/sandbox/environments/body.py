@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
+from interactd import approvals
 from interactd.errors import InvalidArgument, NotFound
 from interactd.nouns import Json
 from interactd.sandbox.folder.beneath import inside
@@ -20,7 +21,7 @@ from interactd.sandbox.port import Limits
 INLINE_MAX: Final = 1 << 20
 INLINE_TOTAL: Final = 2 << 20
 SOURCES_MAX: Final = 200
-FIELDS: Final = ("sources", "env", "network", "limits", "from_environment")
+FIELDS: Final = ("sources", "env", "network", "limits", "approvals", "from_environment")
 _IGNORED: Final = ("type",)
 _BOUNDS: Final[dict[str, tuple[float, float]]] = {
     "memory_mb": (32, 1 << 20),
@@ -66,6 +67,7 @@ class Wanted:
     network: Json | None = None
     network_given: bool = False
     limits: Json | None = None
+    approvals: Json | None = None
     from_environment: str | None = None
 
 
@@ -73,7 +75,7 @@ def read(body: Mapping[str, Any], cwd: str | None, forbidden: tuple[Path, ...]) 
     """Check a create body.
 
     Args:
-        body: `{sources, env, network, limits, from_environment}`, each optional.
+        body: `{sources, env, network, limits, approvals, from_environment}`, each optional.
         cwd: what relative local sources are relative to.
         forbidden: folders that no local source may hold or lie in (our own data).
 
@@ -97,6 +99,7 @@ def read(body: Mapping[str, Any], cwd: str | None, forbidden: tuple[Path, ...]) 
         network=None if network in (None, "disabled") else network,
         network_given="network" in body,
         limits=_limits(body.get("limits")),
+        approvals=_approvals(body.get("approvals")),
         from_environment=_text(body.get("from_environment"), "environment.from_environment"),
     )
 
@@ -297,6 +300,14 @@ def _limits(given: Any) -> Json | None:
             raise _wrong(where, f"a {'whole ' if whole else ''}number from {bounds[0]} to {bounds[1]}", value)
         out[name] = int(value) if whole else float(value)
     return out
+
+
+def _approvals(given: Any) -> Json | None:
+    try:
+        return approvals.clean(given)
+    except approvals.Malformed as error:
+        where = error.where("environment.approvals")
+        raise InvalidArgument(f"{where}: {error.problem}", field=where) from None
 
 
 def _text(value: Any, where: str) -> str | None:

@@ -17,12 +17,13 @@ from interactd.errors import Conflict, InteractdError, NotFound, SandboxUnavaila
 from interactd.ids import new_id, parse_prefix
 from interactd.nouns import Json
 from interactd.paths import Paths
+from interactd.sandbox.disks import Disks
 from interactd.sandbox.egress.ways import NetworkWays
 from interactd.sandbox.environments import body as bodies
 from interactd.sandbox.environments import records
 from interactd.sandbox.environments.capture import CaptureLimits
 from interactd.sandbox.environments.keeping import Artifacts
-from interactd.sandbox.environments.making import Maker
+from interactd.sandbox.environments.making import Base, Maker
 from interactd.sandbox.environments.place import Place, Wanted
 from interactd.sandbox.environments.records import KEEP_S, Records
 from interactd.sandbox.environments.ways import Way, Ways
@@ -56,9 +57,11 @@ class LocalEnvironments:
         keep_s: float = KEEP_S,
         capture_limits: CaptureLimits | None = None,
         clock: Callable[[], float] = time.time,
+        images: bool = True,
     ) -> None:
         """
         Args:
+            images: whether new environments get a file system of their own where that can be done.
             ways: how sandboxes reach the network; by default no credential is known.
             launcher: the one to use; else the first good enough one is.
             idle_s: after how long without a run the sandbox stops (files stay).
@@ -76,15 +79,25 @@ class LocalEnvironments:
         self._ways = ways or NetworkWays(None)
         self._kept = Artifacts(paths.data / "artifacts", store, capture_limits)
         self._places: dict[str, Place] = {}
-        self._maker = Maker(self._root, self._ways, self._choose)
+        self._disks = Disks(self._root, images=images, clock=clock, attend=launchers.attend)
+        self._maker = Maker(self._root, self._disks, self._ways, self._choose)
         self._watch: asyncio.Task[None] | None = None
 
     # -- life --------------------------------------------------------------------------------------------------------
-    async def start(self) -> None:
+    async def start(self, *, alone: bool = True) -> None:
         try:
             await self._launchers.reap()
         except (InteractdError, OSError) as error:
             log.warning("what a killed daemon left could not be removed: %s", error)
+        if alone:
+            await self._tidy()
+        await self._kept.start(alone=alone)
+        self._watch = asyncio.create_task(self._watching(), name="environments")
+
+    async def _tidy(self) -> None:
+        # Its sandboxes are gone, so that nothing holds its mounts.
+        if left := await asyncio.to_thread(self._disks.reap):
+            log.info("%d mounts and loop devices of a killed daemon were removed", left)
         for row in await self._all("creating"):
             await self._store.forget_environment(row["id"])
         for status in ("deleting", "expiring"):
@@ -95,8 +108,6 @@ class LocalEnvironments:
         for id in active.keys() - there:
             log.warning("the folder of environment %s is missing", id)
             await self._store.put_environment(records.tombstone(active[id], "deleted", None))
-        await self._kept.start()
-        self._watch = asyncio.create_task(self._watching(), name="environments")
 
     async def _all(self, status: str) -> list[Json]:
         return await self._store.list_environments(statuses=(status,), limit=1_000_000)
@@ -117,8 +128,10 @@ class LocalEnvironments:
             if not (place.lock.locked() or place.waiting) and place.used_at + self._idle_s <= now:
                 async with place.lock:
                     await place.stop()
+                    await self._disks.close(place.id)
                 if not place.waiting:
                     self._places.pop(place.id, None)
+        await self._disks.close_idle(self._idle_s, lambda id: id in self._places)
         for row in await self._store.list_environments(expired_at=now, limit=100):
             place = self._places.get(row["id"])
             if place is None or not (place.lock.locked() or place.waiting):
@@ -135,6 +148,7 @@ class LocalEnvironments:
             if isinstance(result, Exception):
                 log.warning("a sandbox did not stop: %s", result)
         await self._launchers.aclose()
+        await self._disks.aclose()
 
     # -- making and finding ------------------------------------------------------------------------------------------
     async def create(self, body: Mapping[str, Any], *, owner: str = "local", cwd: str | None = None) -> Environment:
@@ -148,6 +162,8 @@ class LocalEnvironments:
             "env": wanted.env if wanted.env is not None else kept.get("env") or {},
             "network": wanted.network if wanted.network_given else kept.get("network"),
             "limits": wanted.limits if wanted.limits is not None else kept.get("limits") or {},
+            # A fork can only be stricter: its files are the other one's.
+            "approvals": [*(kept.get("approvals") or []), *([wanted.approvals] if wanted.approvals else [])],
             "mounts": [
                 *(kept.get("mounts") or []),
                 *(
@@ -174,11 +190,12 @@ class LocalEnvironments:
         await self._store.put_environment(row)
         try:
             async with contextlib.AsyncExitStack() as stack:
-                original: Path | None = None
+                original: Base | None = None
                 if base is not None:
-                    place = await stack.enter_async_context(self._hold(base["id"], f"fork {row['id']}", FORK_WAIT_S))
-                    await self._active(base["id"], owner)
-                    original = place.folder
+                    await stack.enter_async_context(self._hold(base["id"], f"fork {row['id']}", FORK_WAIT_S))
+                    held = await self._active(base["id"], owner)
+                    rooms = await stack.enter_async_context(self._disks.open(base["id"], _disk_mb(held)))
+                    original = Base(base["id"], rooms)
                 await self._maker.make(
                     row["id"], wanted.sources, bodies.limits_from(content["limits"]), content, original
                 )
@@ -196,13 +213,13 @@ class LocalEnvironments:
         self._ways.check(wanted.network, wanted.env or {})
 
     async def _unmake(self, id: str) -> None:
-        await asyncio.to_thread(self._maker.remove, id)
+        await self._maker.remove(id)
         await self._store.forget_environment(id)
 
     async def get(self, environment_id: str, *, owner: str = "local") -> Environment:
         row = await self._active(environment_id, owner)
         found = records.environment(row)
-        found.size_bytes, found.file_count = await asyncio.to_thread(self._maker.measure, row["id"])
+        found.size_bytes, found.file_count = await self._maker.measure(row["id"], _disk_mb(row))
         return found
 
     async def list(self, *, owner: str = "local", limit: int = 50, cursor: str | None = None) -> list[Environment]:
@@ -216,14 +233,15 @@ class LocalEnvironments:
     ) -> list[Json]:
         row = await self._active(environment_id, owner)
 
-        def look() -> list[Json]:
-            folder = Folder(self._root / row["id"] / "ws")
+        def look(workspace: Path) -> list[Json]:
+            folder = Folder(workspace)
             try:
                 return folder.list(path, recursive=recursive, limit=limit)
             finally:
                 folder.close()
 
-        return await asyncio.to_thread(look)
+        async with self._disks.open(row["id"], _disk_mb(row)) as rooms:
+            return await asyncio.to_thread(look, rooms.workspace)
 
     async def delete(self, environment_id: str, *, owner: str = "local") -> Json:
         id = await self._whole(environment_id)
@@ -252,8 +270,13 @@ class LocalEnvironments:
 
     async def _remove(self, row: Json) -> Json:
         """Remove the files of a row that says so already, then leave its tombstone."""
-        size, files = await asyncio.to_thread(self._maker.measure, row["id"])
-        await asyncio.to_thread(self._maker.remove, row["id"])
+        size = files = 0
+        try:
+            size, files = await self._maker.measure(row["id"], _disk_mb(row))
+        except (InteractdError, OSError) as error:
+            # It goes all the same: what cannot be read is what its owner wants to be rid of.
+            log.warning("environment %s could not be measured: %s", row["id"], error)
+        await self._maker.remove(row["id"])
         receipt: Json = {
             "id": new_id("receipt"),
             "environment_id": row["id"],
@@ -282,12 +305,15 @@ class LocalEnvironments:
     ) -> AsyncGenerator[Workspace]:
         row = await self._active(environment_id, None)
         id: str = row["id"]
-        async with self._hold(id, interaction_id, WAIT_S) as place:
-            row = await self._active(id, None)
-            launcher = await self._launchers.choose(self._launcher, requires)
+        async with self._hold(id, interaction_id, WAIT_S) as place, self._at_hand(place) as row:
+            quota = place.rooms is not None and place.rooms.quota is not None
+            asked: dict[str, Level] = {n: level for n, level in requires.items() if not (quota and n == "disk")}
+            launcher = await self._launchers.choose(self._launcher, asked)
             expected = (await self._launchers.capability(launcher)).isolation
             if expected is None:
                 raise SandboxUnavailable(f"{launcher.name} says nothing of what it isolates")
+            if quota:
+                expected = expected.with_quota()
             content: Json = row["body"]
             since = await self._begin(row, interaction_id)
             mounted: list[Json] = content.get("mounts") or []
@@ -320,6 +346,23 @@ class LocalEnvironments:
                 workspace.over()
                 await asyncio.shield(self._after(place))
 
+    @asynccontextmanager
+    async def _at_hand(self, place: Place) -> AsyncGenerator[Json]:
+        """Have the files of a place, and its row, as it is now that nobody else has it."""
+        row = await self._active(place.id, None)
+        try:
+            async with self._disks.open(place.id, _disk_mb(row)) as rooms:
+                place.rooms = rooms
+                yield row
+        finally:
+            if place.rooms is not None and place.rooms.quota is not None and place.rooms.quota.trouble():
+                await asyncio.shield(self._leave(place))
+
+    async def _leave(self, place: Place) -> None:
+        """Give a disk back that is in trouble: it is looked over when it is mounted again."""
+        await place.stop()
+        await self._disks.close(place.id)
+
     async def _begin(self, row: Json, interaction_id: str) -> int:
         """Note the use, and return from when on a changed file is this run's."""
         began = time.time_ns()
@@ -340,6 +383,10 @@ class LocalEnvironments:
     async def _after(self, place: Place) -> None:
         await place.settle()
         place.touch()
+        try:
+            await self._disks.keep(place.id)
+        except OSError as error:
+            log.error("files of environment %s may be lost, the disk is full: %s", place.id, error)
         row = await self._store.get_environment(place.id)
         if row is not None and row["status"] == "active":
             row["last_used_at"] = self._clock()
@@ -393,13 +440,14 @@ class LocalEnvironments:
         return await self._kept.collect()
 
     async def launchers(self) -> list[Json]:
+        quota = await self._disks.why_not() is None
         return [
             {
                 "launcher": found.launcher,
                 "usable": found.usable,
                 "why": found.why,
                 "fix": found.fix,
-                "isolation": None if found.isolation is None else found.isolation.as_dict(),
+                "isolation": isolation.as_dict() if (isolation := found.isolation_with(quota=quota)) else None,
             }
             for found in await self._launchers.capabilities()
         ]
@@ -423,6 +471,10 @@ class LocalEnvironments:
         if row["status"] != "active" or (row["expires_at"] <= self._clock() and not self._in_use(whole)):
             raise records.gone(row, whole)
         return row
+
+
+def _disk_mb(row: Json) -> int:
+    return bodies.limits_from(row["body"].get("limits") or {}).disk_mb
 
 
 def _require(requires: Mapping[str, Level], isolation: Isolation) -> None:

@@ -35,14 +35,18 @@ class Artifacts:
         # A content must not be removed as unused between its being put there and its row's being written.
         self._changing = asyncio.Lock()
 
-    async def start(self) -> None:
+    async def start(self, *, alone: bool = True) -> None:
         """Remove what a killed daemon left half-done: files being written, contents without a row, old archives."""
         await asyncio.to_thread(self._contents.make)
+        if alone:
+            await self._tidy()
+        await self.sweep_zips()
+
+    async def _tidy(self) -> None:
         async with self._changing:
             kept = await self._store.kept_contents()
             await asyncio.to_thread(lambda: self._contents.remove(set(self._contents.everything()) - kept))
             await self._store.forget_contents(await self._store.lost_contents(limit=100_000))
-        await self.sweep_zips()
 
     async def capture(
         self, workspace: Path, interaction_id: str, environment_id: str, since_ns: int

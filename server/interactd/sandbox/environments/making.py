@@ -1,7 +1,8 @@
 """The folders of environments: made whole or not at all, forked, measured, removed.
 
-`<root>/<id>/` holds `ws` (the workspace), `home` (the agent's home folder) and, with secrets, `ca.pem`. Names that
-begin with a dot are half-made or half-removed, and go at the next start.
+`<root>/<id>/` holds `ws` (the workspace) and `home` (the agent's home folder), or a disk image with both (see
+`sandbox/disks`), and, with secrets, `ca.pem`. Names that begin with a dot are half-made or half-removed, and go at the
+next start.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from interactd.errors import InvalidArgument, StorageFull
 from interactd.nouns import Json
+from interactd.sandbox.disks import Disks, Rooms
 from interactd.sandbox.environments import sources as putting
 from interactd.sandbox.environments.body import Source
 from interactd.sandbox.environments.place import close
@@ -30,12 +33,13 @@ FILES_MAX: Final = 1_000_000
 class Maker:
     """Makes and removes the folders beneath `root`."""
 
-    def __init__(self, root: Path, ways: Ways, choose: Callable[[], Awaitable[Launcher]]) -> None:
+    def __init__(self, root: Path, disks: Disks, ways: Ways, choose: Callable[[], Awaitable[Launcher]]) -> None:
         self._root = root
+        self._disks = disks
         self._ways = ways
         self._choose = choose
 
-    async def make(self, id: str, sources: list[Source], limits: Limits, content: Json, original: Path | None) -> None:
+    async def make(self, id: str, sources: list[Source], limits: Limits, content: Json, base: Base | None) -> None:
         """Make an environment's folder, with everything in it, and only then give it its name.
 
         Raises:
@@ -43,19 +47,32 @@ class Maker:
             StorageFull: no room on this disk.
         """
         new = self._root / f".new-{id}"
+        rooms: Rooms | None = None
         try:
             await asyncio.to_thread(self._begin, new)
-            if original is not None:
-                forked = await asyncio.to_thread(_fork, original, new, limits)
-                log.info("environment %s forked by %s: %d files, %d bytes", id, *forked)
+            if base is not None:
+                rooms = await self._disks.fork(id, new, self._root / base.id, limits.disk_mb)
+            if rooms is None:
+                rooms = await self._disks.make(id, new, limits.disk_mb)
+                if base is not None:
+                    forked = await asyncio.to_thread(_fork, base.rooms, rooms, limits)
+                    log.info("environment %s forked by %s: %d files, %d bytes", id, *forked)
             for source in sources:
                 if source.kind == "repository":
-                    await self._clone(id, new, source, limits, content)
+                    await self._clone(id, new, rooms, source, limits, content)
                 else:
-                    await putting.in_thread(new / "ws", source, limits)
-            await asyncio.to_thread(_own, id, new)
+                    await putting.in_thread(rooms.workspace, source, limits)
+            await asyncio.to_thread(_own, id, rooms)
+            await self._disks.keep(id)
             await asyncio.to_thread(os.rename, new, self._root / id)
+            await self._disks.moved(id, self._root / id)
         except OSError as error:
+            if rooms is not None and rooms.quota is not None and rooms.quota.used_up():
+                raise InvalidArgument(
+                    f"environment.sources: they do not fit: the workspace takes {limits.disk_mb} MB",
+                    repair="Name smaller folders, raise environment.limits.disk_mb, or mount them.",
+                    field="environment.sources",
+                ) from None
             raise StorageFull(
                 f"the environment could not be made: {error.strerror or error}",
                 repair="Make room on the disk of interactd's data folder, or use smaller sources.",
@@ -63,15 +80,22 @@ class Maker:
 
     def _begin(self, new: Path) -> None:
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for folder in (new, new / "ws", new / "home"):
-            folder.mkdir(mode=0o700)
+        new.mkdir(mode=0o700)
 
-    async def _clone(self, id: str, new: Path, source: Source, limits: Limits, content: Json) -> None:
+    async def _clone(self, id: str, new: Path, rooms: Rooms, source: Source, limits: Limits, content: Json) -> None:
         launcher = await self._choose()
         network = putting.network_for(source, content.get("network"))
         way = await self._ways.open(network, {}, new)
         try:
-            spec = Spec(id, new / "ws", new / "home", limits=limits, env=way.env, egress=way.egress)
+            spec = Spec(
+                id,
+                rooms.workspace,
+                rooms.home,
+                limits=limits,
+                env=way.env,
+                egress=way.egress,
+                quota=rooms.quota,
+            )
             sandbox = await launcher.start(spec)
             try:
 
@@ -89,23 +113,21 @@ class Maker:
         finally:
             await way.aclose()
 
-    def measure(self, id: str) -> tuple[int, int]:
-        """Return bytes on disk and number of files of an environment's workspace and home. Blocking."""
-        size = files = 0
-        for part in ("ws", "home"):
-            try:
-                fd = os.open(self._root / id / part, os.O_RDONLY | os.O_DIRECTORY)
-            except FileNotFoundError:
-                continue
-            try:
-                found = trees.measure(fd)
-            finally:
-                os.close(fd)
-            size, files = size + found[0], files + (found[1] if part == "ws" else 0)
-        return size, files
+    async def measure(self, id: str, disk_mb: int) -> tuple[int, int]:
+        """Return bytes on disk and number of files of an environment's workspace and home.
 
-    def remove(self, id: str) -> None:
-        """Remove an environment's folder, half-made or whole. Blocking."""
+        Raises:
+            SandboxUnavailable, StorageError: they are in an image that cannot be mounted.
+        """
+        async with self._disks.open(id, disk_mb) as rooms:
+            return await asyncio.to_thread(_measure, rooms)
+
+    async def remove(self, id: str) -> None:
+        """Remove an environment's folder, half-made or whole."""
+        await self._disks.close(id)
+        await asyncio.to_thread(self._remove, id)
+
+    def _remove(self, id: str) -> None:
         try:
             root = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -117,7 +139,8 @@ class Maker:
             os.close(root)
 
     def clean(self, active: frozenset[str]) -> set[str]:
-        """Remove every folder but those of active environments; returns which of these are there. Blocking."""
+        """Remove every folder but those of active environments; returns which of these are there. Blocking; nothing
+        may be mounted beneath them any more."""
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         there: set[str] = set()
         root = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -135,19 +158,43 @@ class Maker:
         return there
 
 
-def _own(id: str, new: Path) -> None:
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The environment that a fork is made of, held for it: nothing runs in it."""
+
+    id: str
+    rooms: Rooms
+
+
+def _measure(rooms: Rooms) -> tuple[int, int]:
+    size = files = 0
+    for part in (rooms.workspace, rooms.home):
+        try:
+            fd = os.open(part, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            continue
+        try:
+            found = trees.measure(fd)
+        finally:
+            os.close(fd)
+        size, files = size + found[0], files + (found[1] if part == rooms.workspace else 0)
+    return size, files
+
+
+def _own(id: str, rooms: Rooms) -> None:
     """Give the files to the user that the sandbox will run as. Later it would look as if the run had changed them."""
     if os.getuid() == 0:
-        for part in ("ws", "home"):
-            owner.give(new / part, owner.uid_for(id))
+        for part in (rooms.workspace, rooms.home):
+            # In an image a file's other names are in the image too.
+            owner.give(part, owner.uid_for(id), linked=rooms.quota is not None)
 
 
-def _fork(original: Path, new: Path, limits: Limits) -> tuple[str, int, int]:
+def _fork(original: Rooms, new: Rooms, limits: Limits) -> tuple[str, int, int]:
     methods: set[str] = set()
     files = size = 0
-    for part in ("ws", "home"):
-        source = os.open(original / part, os.O_RDONLY | os.O_DIRECTORY)
-        target = os.open(new / part, os.O_RDONLY | os.O_DIRECTORY)
+    for old, made in ((original.workspace, new.workspace), (original.home, new.home)):
+        source = os.open(old, os.O_RDONLY | os.O_DIRECTORY)
+        target = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
         try:
             done = trees.copy(source, target, max_bytes=limits.disk_mb << 20, max_files=FILES_MAX)
         except ValueError as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from interactd.errors import SandboxFailed
+from interactd.sandbox.disks import Rooms
 from interactd.sandbox.environments.kernel.talk import Kernel
 from interactd.sandbox.environments.ways import Way
 from interactd.sandbox.port import Exit, Launcher, Limits, Mount, Output, Sandbox, Spec
@@ -49,14 +50,13 @@ class Place:
         self._running: Wanted | None = None
         self._starting = asyncio.Lock()
         self._python = asyncio.Lock()
+        self.rooms: Rooms | None = None
+        """Where its files are, while somebody has it."""
 
     @property
     def workspace(self) -> Path:
-        return self.folder / "ws"
-
-    @property
-    def home(self) -> Path:
-        return self.folder / "home"
+        assert self.rooms is not None, "only a lease reaches the files"
+        return self.rooms.workspace
 
     def touch(self) -> None:
         self.used_at = self._clock()
@@ -67,17 +67,20 @@ class Place:
             if self.sandbox is not None and self._running == wanted:
                 return self.sandbox
             await self.stop()
+            rooms = self.rooms
+            assert rooms is not None, "only a lease starts a sandbox"
             way: Way = await open_way()
             try:
                 self.sandbox = await wanted.launcher.start(
                     Spec(
                         environment_id=self.id,
-                        workspace=self.workspace,
-                        home=self.home,
+                        workspace=rooms.workspace,
+                        home=rooms.home,
                         limits=wanted.limits,
                         mounts=wanted.mounts,
                         env=way.env,
                         egress=way.egress,
+                        quota=rooms.quota,
                     )
                 )
             except BaseException:

@@ -54,6 +54,7 @@ def environment(row: Json) -> Environment:
         env=body.get("env") or {},
         network=body.get("network"),
         limits=body.get("limits") or {},
+        approvals=body.get("approvals") or [],
         forked_from=row["forked_from"],
         size_bytes=row["size_bytes"],
         file_count=row["file_count"],

@@ -54,7 +54,8 @@ def _copy(folder: Folder, source: Source, origin: Path, limits: Limits) -> None:
     try:
         opened = Folder(origin)
         try:
-            trees.copy(opened.fd, into, max_bytes=room, max_files=FILES_MAX, link_ok=_stays_inside)
+            # A copy is there to be worked on; an agent's own `sources/` is kept read-only.
+            trees.copy(opened.fd, into, max_bytes=room, max_files=FILES_MAX, link_ok=_stays_inside, writable=True)
         except ValueError:
             raise _too_much(source, limits) from None
         finally:

@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
-from interactd.errors import InvalidArgument, NotFound, SandboxFailed
+from interactd.errors import InvalidArgument, NotFound, SandboxFailed, StorageFull
 from interactd.nouns import Json
+from interactd.sandbox.egress.log import RequestLog
 from interactd.sandbox.environments.output import Capped
 from interactd.sandbox.environments.place import Place, Wanted, close
 from interactd.sandbox.environments.searching import SCRIPT
@@ -51,6 +52,7 @@ class LeasedWorkspace:
         self._open_way = open_way
         self._capture = capture
         self._requires = requires
+        self.requests = RequestLog()
         self._began = time.time()
         self._over = False
         self._folders: list[Folder] = []
@@ -76,6 +78,7 @@ class LeasedWorkspace:
                 output_bytes=limits.output_bytes,
                 on_output=on_output,
             )
+        self._see_disk()
         return Ran(ran.output, ran.exit, ran.truncated, lost)
 
     async def run_bash(
@@ -112,6 +115,7 @@ class LeasedWorkspace:
         finally:
             self._place.touch()
             await close(stream)
+        self._see_disk()
 
     # -- files -------------------------------------------------------------------------------------------------------
     async def read(self, path: str, *, offset: int = 0, limit: int = 1_000_000) -> bytes:
@@ -166,7 +170,8 @@ class LeasedWorkspace:
     # -- the run -----------------------------------------------------------------------------------------------------
     async def egress_log(self) -> list[Json]:
         entries = [entry for way in self._ways for entry in way.log()]
-        return [entry for entry in entries if float(entry.get("at") or 0) >= self._began]
+        own = [entry for entry in entries if float(entry.get("at") or 0) >= self._began]
+        return sorted([*own, *self.requests.as_list()], key=lambda entry: float(entry["at"]))
 
     async def capture(self, interaction_id: str) -> list[Artifact]:
         self._check()
@@ -187,7 +192,18 @@ class LeasedWorkspace:
             raise SandboxFailed("this run gave the environment back", repair="Start another run in it.")
         self._place.touch()
 
+    def _see_disk(self) -> None:
+        """End the run where the disk beneath is full or broken: what would be written from now on could be lost."""
+        rooms = self._place.rooms
+        trouble = rooms.quota.trouble() if rooms is not None and rooms.quota is not None else None
+        if trouble is not None:
+            raise StorageFull(
+                f"the run was stopped: {trouble}",
+                repair="Make room on the disk of interactd's data folder, then go on: what was written before is kept.",
+            )
+
     async def _start(self) -> Any:
+        self._see_disk()
         sandbox = await self._place.start(self._wanted, self._open_way)
         try:
             self._requires(sandbox.isolation)
@@ -224,9 +240,14 @@ class LeasedWorkspace:
         return found
 
     async def _room_for(self, size: int) -> None:
+        self._see_disk()
         limits = self._wanted.limits
         if size > limits.file_mb << 20:
             raise InvalidArgument(f"data: {size} bytes; a file here may have {limits.file_mb} MB", field="data")
+        rooms = self._place.rooms
+        if rooms is not None and rooms.quota is not None:
+            # The kernel says when it is too much, and exactly.
+            return
         at, used = self._used
         if time.monotonic() - at > MEASURED_FOR_S:
             used = await asyncio.to_thread(_used, self._place.workspace)

@@ -173,6 +173,12 @@ class Folder:
                     repair="Change its mode with chmod in the sandbox.",
                     field="path",
                 ) from None
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise InvalidArgument(
+                    f"path: {path!r} does not fit: the workspace is full",
+                    repair="Delete files that are not needed any more.",
+                    field="path",
+                ) from None
             raise SandboxFailed(f"{path!r}: {error.strerror}") from error
 
     def _make_folders(self, where: bytes) -> int:

@@ -125,8 +125,9 @@ def measure(root: int) -> tuple[int, int]:
     return size, files
 
 
-def give(root: int, uid: int, gid: int) -> None:
-    """Make a tree belong to somebody, but for files with further names, which may not be this tree's alone.
+def give(root: int, uid: int, gid: int, *, linked: bool = False) -> None:
+    """Make a tree belong to somebody, but (unless `linked`) for files with further names, which may not be this
+    tree's alone.
 
     What belongs to them already is not touched: a change would show as a change of the file.
 
@@ -135,8 +136,8 @@ def give(root: int, uid: int, gid: int) -> None:
     """
     os.fchown(root, uid, gid)
     for found in walk(root, depth=DEEPEST):
-        linked = stat.S_ISREG(found.stat.st_mode) and found.stat.st_nlink > 1
-        if (found.stat.st_uid == uid and found.stat.st_gid == gid) or linked:
+        shared = not linked and stat.S_ISREG(found.stat.st_mode) and found.stat.st_nlink > 1
+        if (found.stat.st_uid == uid and found.stat.st_gid == gid) or shared:
             continue
         parent, _, name = found.path.rpartition(b"/")
         with contextlib.suppress(OSError):
@@ -221,6 +222,7 @@ def copy(
     max_files: int,
     owner: tuple[int, int] | None = None,
     link_ok: Callable[[bytes, bytes], bool] = lambda _path, _to: True,
+    writable: bool = False,
 ) -> Copied:
     """Copy a tree into a folder, over what is there: plain files (shared copy-on-write where the file system can),
     folders, and links as they are; everything else is left out and counted. Holes stay holes.
@@ -228,6 +230,7 @@ def copy(
     Args:
         owner: uid and gid for what is made; None leaves it to the process.
         link_ok: whether to make a link, given its path and where it points.
+        writable: whether their owner may write the copies of files that are read-only.
 
     Raises:
         ValueError: more bytes or files than allowed.
@@ -244,7 +247,7 @@ def copy(
             elif found.kind == "file":
                 if done.bytes + found.stat.st_blocks * 512 > max_bytes or done.files >= max_files:
                     raise ValueError(f"it has more than {max_bytes} bytes or {max_files} files")
-                _copy_file(source, found, fd, name, done, owner)
+                _copy_file(source, found, fd, name, done, owner, 0o600 if writable else 0)
                 continue
             elif found.kind == "link":
                 to = _read_link(source, found.path)
@@ -291,7 +294,9 @@ def _read_link(root: int, path: bytes) -> bytes:
         os.close(fd)
 
 
-def _copy_file(root: int, found: Found, folder: int, name: bytes, done: Copied, owner: tuple[int, int] | None) -> None:
+def _copy_file(
+    root: int, found: Found, folder: int, name: bytes, done: Copied, owner: tuple[int, int] | None, mode: int
+) -> None:
     look = beneath.open_beneath(root, found.path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
     try:
         info = os.fstat(look)
@@ -301,13 +306,10 @@ def _copy_file(root: int, found: Found, folder: int, name: bytes, done: Copied, 
         _clear(folder, name)
         out = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
         try:
-            if _clone(look, out):
-                done.cloned += 1
-            else:
-                _copy_data(look, out, info.st_size)
+            done.cloned += copy_bytes(look, out, info.st_size)
             if owner is not None:
                 os.fchown(out, *owner)
-            os.fchmod(out, stat.S_IMODE(info.st_mode) & 0o777)
+            os.fchmod(out, stat.S_IMODE(info.st_mode) & 0o777 | mode)
             os.utime(out, ns=(info.st_atime_ns, info.st_mtime_ns))
         finally:
             os.close(out)
@@ -315,6 +317,20 @@ def _copy_file(root: int, found: Found, folder: int, name: bytes, done: Copied, 
         done.bytes += info.st_blocks * 512
     finally:
         os.close(look)
+
+
+def copy_bytes(source: int, target: int, size: int) -> bool:
+    """Copy an open file into an empty one, sharing its blocks where the file system can; holes stay holes.
+
+    Returns whether the blocks are shared.
+
+    Raises:
+        OSError: reading or writing failed.
+    """
+    if _clone(source, target):
+        return True
+    _copy_data(source, target, size)
+    return False
 
 
 def _clone(source: int, target: int) -> bool:

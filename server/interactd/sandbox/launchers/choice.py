@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from interactd.errors import InvalidArgument, SandboxUnavailable
+from interactd.sandbox.launchers.bubblewrap.launcher import Bubblewrap
 from interactd.sandbox.launchers.install import sentence
 from interactd.sandbox.port import LAUNCHERS, Capability, Launcher, Level
 
@@ -68,6 +69,12 @@ class Launchers:
         raise SandboxUnavailable(
             "no sandbox here is good enough. " + ". ".join(refused), repair=fix or sentence(), refused=refused
         )
+
+    def attend(self) -> None:
+        """Have the helper there that tidies up when this process is killed."""
+        for launcher in self._launchers:
+            if isinstance(launcher, Bubblewrap):
+                launcher.attend()
 
     async def reap(self) -> int:
         """Remove what a killed daemon left behind, of every launcher; returns how many."""

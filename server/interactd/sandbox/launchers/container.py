@@ -1,7 +1,8 @@
 """A container engine (docker or podman) as launcher: a container per sandbox, `exec` per command.
 
 Pick it where tenants do not trust each other and the engine has a stronger runtime (gVisor, Kata). The container's main
-process reads a pipe of ours and ends with it, so a killed daemon leaves no container behind.
+process (`inside/resident.py`) reads a pipe of ours and ends with it, so a killed daemon leaves no container behind. No
+container has a network: the one way out is a socket of the proxy's in a folder that is mounted into it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import contextlib
 import os
 import secrets
 import shutil
+import signal
+import socket
 import tempfile
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
@@ -18,18 +21,27 @@ from pathlib import Path
 
 from interactd.errors import InteractdError, SandboxFailed, SandboxUnavailable
 from interactd.paths import Paths
+from interactd.sandbox.launchers.bubblewrap import owner
 from interactd.sandbox.launchers.bubblewrap.base import HOME, SUPERVISOR
-from interactd.sandbox.launchers.settings import Settings, environment
-from interactd.sandbox.port import Capability, Exit, Isolation, Limits, Output, Sandbox, Spec, Why
+from interactd.sandbox.launchers.settings import CA_INSIDE, PROXY_PORT, Settings, environment
+from interactd.sandbox.port import UNLIMITED, Capability, Egress, Exit, Isolation, Limits, Output, Sandbox, Spec, Why
 
-_INSIDE = "/run/interactd/supervisor.py"
+_RUN = "/run/interactd"
+_INSIDE, _RESIDENT, _WAY, _SOCKET = f"{_RUN}/supervisor.py", f"{_RUN}/resident.py", f"{_RUN}/way", "proxy"
 _LABEL = "interactd.sandbox"
 _START_S = 60.0
-_RESIDENT = "import sys; sys.stdin.buffer.read()"
+_NPROC = 32768
+_REMOVED_S = 5.0
 
 
-def run_arguments(engine: str, settings: Settings, spec: Spec, name: str, *, uid: int, gid: int) -> list[str]:
-    """Return the argv that starts a sandbox's container."""
+def run_arguments(
+    engine: str, settings: Settings, spec: Spec, name: str, *, uid: int, gid: int, way: Path | None = None
+) -> list[str]:
+    """Return the argv that starts a sandbox's container.
+
+    Args:
+        way: the folder of the proxy's socket, for a sandbox that has a network.
+    """
     limits = spec.limits
     tmpfs = f"rw,nosuid,nodev,mode=1777,size={max(1, limits.memory_mb // 2)}m"
     args = [engine, "run", "--rm", "-i", "--init", "--pull", "never", "--name", name, "--label", _LABEL]
@@ -39,13 +51,22 @@ def run_arguments(engine: str, settings: Settings, spec: Spec, name: str, *, uid
     args += ["--pids-limit", str(limits.pids), "--cpus", f"{limits.cpu:g}"]
     args += ["--ulimit", f"nofile={limits.open_files}", "--ulimit", "core=0"]
     args += ["--ulimit", f"fsize={limits.file_mb << 20}", "--ulimit", f"cpu={max(1, int(limits.cpu_s))}"]
+    # Of the whole user, so it is no limit of the sandbox's; the engine's own default can be more than it may give.
+    args += ["--ulimit", f"nproc={_NPROC}:{_NPROC}"]
     args += ["--tmpfs", f"/tmp:{tmpfs}", "--workdir", "/workspace"]
     args += ["--runtime", settings.runtime] if settings.runtime else []
     mounts = [(spec.workspace, "/workspace", False), (spec.home, HOME, False), (SUPERVISOR, _INSIDE, True)]
+    mounts.append((SUPERVISOR.with_name("resident.py"), _RESIDENT, True))
+    relay: list[str] = []
+    if way is not None:
+        mounts.append((way, _WAY, True))
+        relay = [str(PROXY_PORT), f"{_WAY}/{_SOCKET}"]
+    if spec.egress is not None and spec.egress.ca_file is not None:
+        mounts.append((spec.egress.ca_file, CA_INSIDE, True))
     mounts += [(mount.source, mount.target, mount.read_only) for mount in spec.mounts]
     for source, target, read_only in mounts:
         args += ["--mount", f"type=bind,source={source},target={target}{',readonly' if read_only else ''}"]
-    return [*args, settings.image, "python3", "-I", "-S", "-c", _RESIDENT]
+    return [*args, settings.image, "python3", "-I", "-S", _RESIDENT, *relay]
 
 
 def exec_arguments(
@@ -95,24 +116,27 @@ class Container:
             await asyncio.to_thread(shutil.rmtree, folder, True)
 
     async def start(self, spec: Spec) -> Sandbox:
-        """See `Launcher.start`. There is no egress yet: a container never has a network."""
+        """See `Launcher.start`."""
         engine = self._engine()
-        if spec.egress is not None:
-            raise SandboxUnavailable(
-                "the container launcher has no proxy, and an environment with a network needs one",
-                repair="Use the bubblewrap launcher, or turn the environment's network off.",
-            )
         name = f"interactd-{os.getpid()}-{secrets.token_hex(6)}"
-        argv = run_arguments(engine, self._settings, spec, name, uid=os.getuid() or 1000, gid=os.getgid() or 1000)
-        if os.getuid() == 0:
-            from interactd.sandbox.launchers.bubblewrap.owner import give
-
+        uid, gid = os.getuid(), os.getgid()
+        if uid == 0:
+            # Nobody else's on this machine, as with bubblewrap.
+            uid = gid = owner.uid_for(spec.environment_id)
             for folder in (spec.workspace, spec.home):
-                await asyncio.to_thread(give, folder, 1000)
-        process = await asyncio.create_subprocess_exec(
-            *argv, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+                await asyncio.to_thread(owner.give, folder, uid)
+        way = await asyncio.to_thread(_Way) if spec.egress is not None else None
+        argv = run_arguments(
+            engine, self._settings, spec, name, uid=uid, gid=gid, way=way.folder if way is not None else None
         )
-        made = _Containered(engine, name, process, spec)
+        pipe = asyncio.subprocess.PIPE
+        try:
+            process = await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, stderr=pipe)
+        except BaseException:
+            if way is not None:
+                await asyncio.to_thread(way.remove)
+            raise
+        made = _Containered(engine, name, process, spec, way)
         self._running.add(made)
         made.closed = lambda: self._running.discard(made)
         try:
@@ -167,13 +191,19 @@ class Container:
 class _Containered:
     """A running container. Hashable by identity."""
 
-    def __init__(self, engine: str, name: str, process: asyncio.subprocess.Process, spec: Spec) -> None:
-        self._engine, self._name, self._process, self._spec = engine, name, process, spec
-        self._env = environment(spec, home=HOME, certificates=None)
+    def __init__(
+        self, engine: str, name: str, process: asyncio.subprocess.Process, spec: Spec, way: _Way | None
+    ) -> None:
+        self._engine, self._name, self._process, self._spec, self._way = engine, name, process, spec, way
+        ca = spec.egress is not None and spec.egress.ca_file is not None
+        self._env = environment(spec, home=HOME, certificates=None, ca_inside=CA_INSIDE if ca else None)
+        self._serving: asyncio.Future[None] | None = None
+        if way is not None and spec.egress is not None:
+            self._serving = asyncio.ensure_future(_served(spec.egress, way.listener))
         self._closing = False
         self._execs: set[asyncio.subprocess.Process] = set()
         self.closed = lambda: None
-        self.isolation = Isolation(
+        found = Isolation(
             "container",
             filesystem="enforced",
             network="enforced",
@@ -182,8 +212,9 @@ class _Containered:
             cpu="enforced",
             disk="absent",
             syscalls="enforced",
-            notes=("the engine's default system call filter", "the workspace's size is not limited"),
+            notes=("the engine's default system call filter", UNLIMITED),
         )
+        self.isolation = found if spec.quota is None else found.with_quota()
 
     async def wait_until_up(self) -> None:
         """Wait until a command can run in it.
@@ -191,17 +222,16 @@ class _Containered:
         Raises:
             SandboxFailed: it ended, or was not up in a minute.
         """
-        deadline = time.monotonic() + _START_S
-        while time.monotonic() < deadline:
-            if self._process.returncode is not None:
-                assert self._process.stderr is not None
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        try:
+            async with asyncio.timeout(_START_S):
+                if await self._process.stdout.readline() == b"ready\n":
+                    return
                 said = (await self._process.stderr.read(2000)).decode(errors="replace")
-                raise SandboxFailed(f"the container did not start: {said.strip()[-400:]}")
-            code, _said = await _call([self._engine, "exec", self._name, "true"])
-            if code == 0:
-                return
-            await asyncio.sleep(0.1)
-        raise SandboxFailed(f"the container was not up within {_START_S:.0f} s")
+        except TimeoutError:
+            raise SandboxFailed(f"the container was not up within {_START_S:.0f} s") from None
+        raise SandboxFailed(f"the container did not start: {said.strip()[-400:]}")
 
     async def exec(
         self,
@@ -248,7 +278,8 @@ class _Containered:
             if process.returncode is None:
                 await asyncio.shield(self._end(process, token))
             self._execs.discard(process)
-        yield _exit(process.returncode, "cancelled" if self._closing else why, time.monotonic() - began)
+        wall = time.monotonic() - began
+        yield _exit(process.returncode, "cancelled" if self._closing else why, wall, limits.cpu_s)
 
     async def _end(self, process: asyncio.subprocess.Process, token: str) -> None:
         code, _said = await _call([self._engine, "exec", self._name, "python3", "-I", "-S", _INSIDE, "--end", token])
@@ -260,18 +291,61 @@ class _Containered:
         """See `Sandbox.aclose`."""
         self._closing = True
         await _call([self._engine, "kill", self._name])
-        for process in (*self._execs, self._process):
-            await _stop(process)
+        for process in self._execs:
+            # Whoever reads its output sees its end, and waits for it.
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+        # The engine removes it when its client sees the end. One that was ended before that leaves it to us.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_REMOVED_S):
+                await _ended(self._process)
+        if self._process.returncode is None:
+            await _stop(self._process)
+            await _call([self._engine, "rm", "-f", self._name])
+        if self._serving is not None:
+            self._serving.cancel()
+            await asyncio.gather(self._serving, return_exceptions=True)
+        if self._way is not None:
+            await asyncio.to_thread(self._way.remove)
         self.closed()
 
 
-def _exit(code: int | None, why: str, wall_s: float) -> Exit:
+class _Way:
+    """A folder with a listening socket: whoever has it mounted reaches this sandbox's proxy, and nobody else does."""
+
+    def __init__(self) -> None:
+        # The outer one keeps other users of this machine out; the inner one is what the container sees.
+        self._outer = Path(tempfile.mkdtemp(prefix="interactd-way-"))
+        self.folder = self._outer / "way"
+        self.folder.mkdir()
+        self.folder.chmod(0o755)
+        self.listener = socket.socket(socket.AF_UNIX)
+        path = self.folder / _SOCKET
+        self.listener.bind(str(path))
+        path.chmod(0o666)
+        self.listener.listen(64)
+
+    def remove(self) -> None:
+        self.listener.close()
+        shutil.rmtree(self._outer, ignore_errors=True)
+
+
+async def _served(egress: Egress, listener: socket.socket) -> None:
+    await egress.serve(listener)
+
+
+def _exit(code: int | None, why: str, wall_s: float, cpu_s: float) -> Exit:
     known: dict[str, Why] = {"timeout": "timeout", "output": "output", "cancelled": "cancelled"}
     if why in known:
         return Exit(None, 9, known[why], wall_s)
     if code is not None and 128 < code < 193:
-        # The engine reports a signal as 128 + number; a kill that we did not do is the memory limit's.
-        return Exit(None, code - 128, "memory" if code == 137 else "exit", wall_s)
+        # The engine reports a signal as 128 + number. A kill that we did not do is the memory limit's, or that of
+        # processor time, which a command cannot have used up in less time than that.
+        number = code - 128
+        by_signal: dict[int, Why] = {signal.SIGXCPU: "cpu", signal.SIGXFSZ: "disk", signal.SIGKILL: "memory"}
+        if number == signal.SIGKILL and wall_s >= cpu_s:
+            return Exit(None, number, "cpu", wall_s)
+        return Exit(None, number, by_signal.get(number, "exit"), wall_s)
     return Exit(code, None, "exit", wall_s)
 
 
@@ -298,7 +372,17 @@ async def _pump(process: asyncio.subprocess.Process, stream: str, queue: asyncio
 async def _stop(process: asyncio.subprocess.Process) -> None:
     with contextlib.suppress(ProcessLookupError):
         process.kill()
-    await process.wait()
+    await _ended(process)
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    # Read to the end: a process whose output waits here unread is never seen to have ended.
+    await asyncio.gather(*(_drained(stream) for stream in (process.stdout, process.stderr)), process.wait())
+
+
+async def _drained(stream: asyncio.StreamReader | None) -> None:
+    while stream is not None and await stream.read(65536):
+        continue
 
 
 async def _call(argv: list[str]) -> tuple[int, str]:

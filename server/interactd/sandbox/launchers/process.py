@@ -83,16 +83,17 @@ class Process:
             # Not the limits for the whole user, nor of address space: this user has other programs.
             "rlimits": rlimits(spec.limits, memory_group=False)[: 5 if sys.platform.startswith("linux") else 3],
         }
-        used = await asyncio.to_thread(lambda: size(spec.workspace) + size(spec.home))
+        looked = () if spec.quota is not None else (spec.workspace, spec.home)
+        used = await asyncio.to_thread(lambda: sum(size(folder) for folder in looked))
         booted = await boot.boot(self._spawner, plan, [], pipes, undo)
-        observer = Observer(spec.limits, None, (spec.workspace, spec.home), used=used)
+        observer = Observer(spec.limits, None, (spec.workspace, spec.home), used=used, quota=spec.quota)
         observer.pid = booted.pid if Path("/proc/self").exists() else 0
         env = environment(spec, home=str(spec.home), certificates=self._bundle(spec))
         if port is not None:
             env |= {name: value.replace(":3128", f":{port}") for name, value in env.items() if "proxy" in name.lower()}
         made = Supervised(
             booted.control,
-            isolation=self.isolation(),
+            isolation=self.isolation() if spec.quota is None else self.isolation().with_quota(),
             limits=spec.limits,
             env=env | {"TMPDIR": os.environ.get("TMPDIR", "/tmp")} | dict(spec.env),
             kill=_Ending(booted),

@@ -25,8 +25,13 @@ class Spawner:
     A helper that died is replaced at the next call; whoever waited on it learns through `exited`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, disks: Path | None = None) -> None:
+        """
+        Args:
+            disks: beneath it the helper unmounts, at its end, what no daemon uses any more.
+        """
         self._link: _Link | None = None
+        self._disks = disks
 
     async def spawn(
         self, plan: dict[str, Any], fds: Sequence[int], exited: Callable[[int], None]
@@ -72,6 +77,10 @@ class Spawner:
             ours.close()
             theirs.close()
 
+    def attend(self) -> None:
+        """Start the helper if it is not there: its end is told by the kernel, and it tidies up."""
+        self._current()
+
     async def aclose(self) -> None:
         """End the helper and everything it started. Bounded: 5 s."""
         link, self._link = self._link, None
@@ -83,14 +92,14 @@ class Spawner:
         if self._link is None or self._link.dead or self._link.loop is not loop:
             if self._link is not None and self._link.dead:
                 self._link.reap()
-            self._link = _Link(loop)
+            self._link = _Link(loop, self._disks)
         return self._link
 
 
 class _Link:
     """One life of the helper."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, disks: Path | None) -> None:
         self.loop = loop
         self.dead = False
         self._reaped = False
@@ -100,7 +109,7 @@ class _Link:
         try:
             self.pid = os.posix_spawn(
                 sys.executable,
-                [sys.executable, "-I", "-S", str(_SCRIPT), "3"],
+                [sys.executable, "-I", "-S", str(_SCRIPT), "3", *([str(disks)] if disks is not None else [])],
                 {"PATH": "/usr/bin:/bin"},
                 file_actions=[(os.POSIX_SPAWN_DUP2, high, 3)],
             )

@@ -174,11 +174,22 @@ def is_busy(error: BaseException) -> bool:
 
 def full(path: Path) -> StorageFull:
     """Return the error for a full disk."""
+    free = free_bytes(path)
     return StorageFull(
-        f"the disk that holds {path} is full; nothing of this call was kept",
-        repair="Free some space on it, then make the same call again. What was kept before can still be read.",
+        f"the disk that holds {path} is full ({free:,} bytes are free); nothing of this call was kept",
+        repair="Free some space on it, then make the same call again; `interactd data` shows what of interactd's could"
+        " go. What was kept before can still be read and deleted, and what runs is finished.",
         path=str(path),
+        free_bytes=free,
     )
+
+
+def room_for_vacuum(path: Path) -> int:
+    """Return the bytes that rewriting the file takes on its disk for a while: a copy, and the log of its way back."""
+    try:
+        return 2 * path.stat().st_size + FULL_BELOW_BYTES
+    except OSError:
+        return FULL_BELOW_BYTES
 
 
 def identity(path: Path) -> tuple[tuple[int, int] | None, ...]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from interactd.errors import StorageError
+from interactd.store.sqlite.queries.schedules.tables import SCHEDULES
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -203,7 +204,140 @@ def m003_environments(db: Database) -> None:
         db.conn.execute(statement)
 
 
-ALL: Final[Sequence[Callable[[Database], None]]] = (m001_sessions, m002_agent_runs, m003_environments)
+TERMS: Final = """
+ALTER TABLE sessions ADD COLUMN budget TEXT;
+ALTER TABLE sessions ADD COLUMN approvals TEXT;
+ALTER TABLE interactions ADD COLUMN parent_id TEXT;
+ALTER TABLE interactions ADD COLUMN runner TEXT;
+ALTER TABLE interactions ADD COLUMN budget TEXT;
+ALTER TABLE interactions ADD COLUMN approvals TEXT;
+ALTER TABLE interactions ADD COLUMN dispatch TEXT;
+CREATE INDEX interactions_by_parent ON interactions (parent_id) WHERE parent_id IS NOT NULL;
+"""
+
+
+def m004_terms(db: Database) -> None:
+    """On what terms turns run: budgets, approvals, dispatch; and who runs them."""
+    for statement in _statements(TERMS):
+        db.conn.execute(statement)
+
+
+RUNNERS: Final = """
+-- beat is the time since the machine was started, beat_at the time of day, for people.
+CREATE TABLE runners (
+    id TEXT PRIMARY KEY NOT NULL,
+    version TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    boot TEXT NOT NULL,
+    started_at REAL NOT NULL,
+    beat_at REAL NOT NULL,
+    beat REAL NOT NULL,
+    lease_s REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+ALTER TABLE interactions ADD COLUMN cancel_asked_at REAL;
+"""
+
+
+def m005_runners(db: Database) -> None:
+    """Which daemons work on this file, and what they are asked to stop."""
+    for statement in _statements(RUNNERS):
+        db.conn.execute(statement)
+
+
+def m006_schedules(db: Database) -> None:
+    """Triggers and what they ran; webhooks and what they were told."""
+    for statement in _statements(SCHEDULES):
+        db.conn.execute(statement)
+
+
+MONEY: Final = """
+-- kind: call (of a model) or time (one attempt's). state: reserved, then settled, released or unknown. Money is in
+-- nano-dollars. scopes: the totals that hold its reservation, until it is settled.
+CREATE TABLE ledger (
+    id TEXT PRIMARY KEY NOT NULL,
+    kind TEXT NOT NULL,
+    state TEXT NOT NULL,
+    interaction_id TEXT NOT NULL,
+    session_id TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    day TEXT NOT NULL,
+    agent TEXT,
+    provider TEXT,
+    model TEXT,
+    epoch INTEGER NOT NULL,
+    started_at REAL NOT NULL,
+    ended_at REAL,
+    price TEXT,
+    usage TEXT,
+    reserved_nano INTEGER,
+    reserved_tokens INTEGER NOT NULL DEFAULT 0,
+    reserved_ms INTEGER NOT NULL DEFAULT 0,
+    cost_nano INTEGER,
+    tokens INTEGER NOT NULL DEFAULT 0,
+    active_ms INTEGER NOT NULL DEFAULT 0,
+    sandbox_ms INTEGER NOT NULL DEFAULT 0,
+    scopes TEXT
+) STRICT, WITHOUT ROWID;
+CREATE INDEX ledger_by_session ON ledger (session_id);
+CREATE INDEX ledger_open ON ledger (interaction_id) WHERE state = 'reserved';
+
+-- Running totals of a turn, session, agent's day or day. budget: one that is kept nowhere else.
+CREATE TABLE spent (
+    scope TEXT NOT NULL,
+    key TEXT NOT NULL,
+    nano INTEGER NOT NULL DEFAULT 0,
+    unsure_nano INTEGER NOT NULL DEFAULT 0,
+    held_nano INTEGER NOT NULL DEFAULT 0,
+    unpriced INTEGER NOT NULL DEFAULT 0,
+    tokens INTEGER NOT NULL DEFAULT 0,
+    held_tokens INTEGER NOT NULL DEFAULT 0,
+    steps INTEGER NOT NULL DEFAULT 0,
+    held_steps INTEGER NOT NULL DEFAULT 0,
+    active_ms INTEGER NOT NULL DEFAULT 0,
+    held_ms INTEGER NOT NULL DEFAULT 0,
+    sandbox_ms INTEGER NOT NULL DEFAULT 0,
+    budget TEXT,
+    PRIMARY KEY (scope, key)
+) STRICT, WITHOUT ROWID;
+
+-- What deleted sessions cost, by day: nothing here names one.
+CREATE TABLE ledger_folded (
+    owner TEXT NOT NULL,
+    day TEXT NOT NULL,
+    agent TEXT NOT NULL,
+    provider TEXT NOT NULL,
+    model TEXT NOT NULL,
+    calls INTEGER NOT NULL,
+    cost_nano INTEGER NOT NULL,
+    unsure_nano INTEGER NOT NULL,
+    unpriced INTEGER NOT NULL,
+    tokens INTEGER NOT NULL,
+    input INTEGER NOT NULL,
+    output INTEGER NOT NULL,
+    thought INTEGER NOT NULL,
+    cached INTEGER NOT NULL,
+    active_ms INTEGER NOT NULL,
+    sandbox_ms INTEGER NOT NULL,
+    PRIMARY KEY (owner, day, agent, provider, model)
+) STRICT, WITHOUT ROWID;
+"""
+
+
+def m007_money(db: Database) -> None:
+    """What model calls cost, and what is left of budgets."""
+    for statement in _statements(MONEY):
+        db.conn.execute(statement)
+
+
+ALL: Final[Sequence[Callable[[Database], None]]] = (
+    m001_sessions,
+    m002_agent_runs,
+    m003_environments,
+    m004_terms,
+    m005_runners,
+    m006_schedules,
+    m007_money,
+)
 LATEST: Final = len(ALL)
 
 

@@ -14,11 +14,20 @@ from typing import Any, Concatenate, Final, Literal, ParamSpec, TypeVar
 
 from interactd.errors import InvalidArgument, NotFound, StorageError, StorageFull
 from interactd.nouns import TERMINAL, Interaction, Json, Session, Status, Step, Usage
+from interactd.store.ledger_port import Bill
 from interactd.store.port import IdempotencyKey, Page, Receipt, Started, Turn
-from interactd.store.sqlite import connect, migrations
+from interactd.store.sqlite import connect, deleting, migrations, retention
+from interactd.store.sqlite.archive import SqliteArchive
 from interactd.store.sqlite.checkpoints import Checkpointer
-from interactd.store.sqlite.queries import environments, history, removal, rows, search, sessions, turns
+from interactd.store.sqlite.ledger import SqliteLedger
+from interactd.store.sqlite.queries import arrival, environments, history, inbox, removal, rows, search, sessions, turns
+from interactd.store.sqlite.queries.money import booking
+from interactd.store.sqlite.queries.schedules import hooks
 from interactd.store.sqlite.readers import Readers
+from interactd.store.sqlite.retention import SqliteRetention
+from interactd.store.sqlite.runners import SqliteRunners
+from interactd.store.sqlite.schedules import SqliteSchedules
+from interactd.store.sqlite.spare import Spare
 from interactd.store.sqlite.upkeep import Upkeep
 from interactd.store.sqlite.writer import Work, Writer
 
@@ -28,7 +37,6 @@ P = ParamSpec("P")
 
 CHECKED_AT_OPEN_BYTES: Final = 8 << 20
 """A file up to this size is checked for damage when it is opened (about 10 ms); a larger one when it is read."""
-SPARE_BYTES: Final = 1 << 20
 
 
 class SqliteStore:
@@ -39,7 +47,14 @@ class SqliteStore:
         self._writer: Writer | None = None
         self._readers: Readers | None = None
         self._checkpoints: Checkpointer | None = None
+        self.ledger = SqliteLedger(self._read, self._write)
+        self.runners = SqliteRunners(path, self._read, self._write)
+        self.schedules = SqliteSchedules(self._read, self._write)
+        """Triggers and webhooks: a port of its own over the same file."""
         self.upkeep = Upkeep(path, lambda: self._writer is not None and self._writer.busy)
+        self.spare = Spare(path)
+        self.archive = SqliteArchive(path, self._write)
+        self.retention = SqliteRetention(path, self._read, self._write, self.upkeep, self.spare)
 
     async def open(self) -> None:
         if self._writer is not None:
@@ -65,6 +80,8 @@ class SqliteStore:
             connect.use_wal(connection, self.file)
             migrations.migrate(connection, self.file)
             connection.execute("PRAGMA busy_timeout = 1000")
+            arrival.condemn(connection, None)
+            self.spare.take()
         except (sqlite3.Error, OSError, StorageError) as error:
             if connection is not None:
                 connection.close()
@@ -122,13 +139,16 @@ class SqliteStore:
         values = rows.session_values(session)
         return await self._write(lambda db: sessions.fork(db, values, key), size=_size(values), intake=True)
 
+    async def set_approvals(self, session_id: str, approvals: Json | None) -> None:
+        await self._write(lambda db: sessions.set_approvals(db, session_id, approvals))
+
     async def set_expiry(self, session_id: str, ttl_s: float | None, expires_at: float | None) -> None:
         await self._write(lambda db: sessions.set_expiry(db, session_id, ttl_s, expires_at))
 
     async def delete_session(self, session_id: str, now: float) -> Receipt:
-        receipt = await self._write(lambda db: removal.delete(db, session_id, now))
+        receipt = await deleting.delete(self._read, self._write, self.file, session_id, now)
         await self._clear()
-        return receipt
+        return await self._read(retention.receipt, session_id) or receipt
 
     async def sweep(self, now: float, *, limit: int = 100) -> list[Receipt]:
         await self._write(lambda db: removal.forget_keys(db, now))
@@ -136,7 +156,7 @@ class SqliteStore:
         for id in await self._read(removal.expired, now, limit):
             # One transaction each, so that turns come in between.
             with contextlib.suppress(NotFound):
-                receipt = await self._write(functools.partial(removal.sweep_one, id=id, now=now))
+                receipt = await deleting.sweep_one(self._read, self._write, self.file, id, now)
                 if receipt is not None:
                     receipts.append(receipt)
         if receipts:
@@ -163,21 +183,25 @@ class SqliteStore:
         key: IdempotencyKey | None = None,
         pending: Json | None = None,
         durable: bool = False,
+        at_head: bool = False,
     ) -> Started:
         if interaction.status not in ("in_progress", "queued"):
             raise InvalidArgument(f"a turn cannot be accepted as {interaction.status}", field="status")
+        interaction.runner = self.runners.id
         tail = turns.tail_values(interaction, pending)
         values, size = rows.step_values(steps, interaction.created_at)
-        return await self._write(
-            lambda db: turns.accept(db, interaction, tail, values, expires_at, key),
-            size=size + _size(tail),
-            durable=durable,
-            intake=True,
+        return await self.runners.beating(
+            lambda db: turns.accept(db, interaction, tail, values, expires_at, key, at_head),
+            functools.partial(self._write, size=size + _size(tail), durable=durable, intake=True),
         )
 
-    async def claim(self, interaction_id: str, *, from_status: Sequence[Status], now: float) -> Interaction | None:
-        statuses = tuple(from_status)
-        return await self._write(lambda db: turns.claim(db, interaction_id, statuses, now))
+    async def claim(
+        self, interaction_id: str, *, from_status: Sequence[Status], now: float, epoch: int | None = None
+    ) -> Interaction | None:
+        statuses, runner = tuple(from_status), self.runners.id
+        return await self.runners.beating(
+            lambda db: turns.claim(db, interaction_id, statuses, now, epoch, runner), self._write
+        )
 
     async def append(
         self,
@@ -187,13 +211,25 @@ class SqliteStore:
         *,
         pending: Json | None = None,
         durable: bool = False,
+        bill: Bill | None = None,
+        key: IdempotencyKey | None = None,
     ) -> list[Step]:
-        values, size = rows.step_values(steps, time.time())
+        now = time.time()
+        values, size = rows.step_values(steps, now)
         note = None if pending is None else rows.dump(pending)
-        first = await self._write(
-            lambda db: turns.append(db, interaction_id, epoch, values, note), size=size, durable=durable
-        )
+
+        def append(db: sqlite3.Connection) -> int:
+            first = turns.append(db, interaction_id, epoch, values, note, key, now)
+            if bill is not None:
+                booking.book(db, bill)
+            return first
+
+        first = await self._write(append, size=size, durable=durable)
         return turns.steps_as_kept(steps, first, values)
+
+    async def requeue(self, interaction_id: str, epoch: int, *, pending: Json | None) -> Interaction:
+        note = None if pending is None else rows.dump(pending)
+        return await self._write(lambda db: turns.requeue(db, interaction_id, epoch, note))
 
     async def settle(
         self,
@@ -207,14 +243,30 @@ class SqliteStore:
         finish_reason: str | None = None,
         model: str | None = None,
         now: float,
+        bill: Bill | None = None,
     ) -> Interaction:
         if status not in TERMINAL and status != "requires_action":
             raise InvalidArgument(f"an interaction cannot be settled as {status}", field="status")
         values, size = rows.step_values(steps, now)
         outcome = (None if error is None else rows.dump(error), rows.clean(finish_reason), rows.clean(model))
-        return await self._write(
-            lambda db: turns.settle(db, interaction_id, epoch, status, values, usage, outcome, now), size=size
-        )
+
+        def settle(db: sqlite3.Connection) -> tuple[Interaction, bool]:
+            settled = turns.settle(db, interaction_id, epoch, status, values, usage, outcome, now)
+            return hooks.with_news(db, settled, now)
+
+        settled, news = await self._write(settle, size=size)
+        if news:
+            self.schedules.changed()
+        return settled
+
+        def settle(db: sqlite3.Connection) -> Interaction:
+            settled = turns.settle(db, interaction_id, epoch, status, values, usage, outcome, now)
+            if bill is not None:
+                booking.book(db, bill)
+            booking.finish(db, interaction_id, now, known=bill is not None)
+            return settled
+
+        return await self._write(settle, size=size)
 
     async def place(
         self, interaction_id: str, epoch: int, *, environment_id: str, isolation: Json | None = None
@@ -237,8 +289,25 @@ class SqliteStore:
     async def unfinished(self) -> list[Interaction]:
         return await self._read(history.unfinished)
 
-    async def mark_read(self, interaction_id: str, now: float) -> None:
-        await self._write(lambda db: turns.mark_read(db, interaction_id, now))
+    async def mark_read(self, interaction_id: str, now: float, *, grace_s: float = 0.0) -> None:
+        await self._write(lambda db: inbox.mark_read(db, interaction_id, now, grace_s))
+
+    async def list_interactions(
+        self,
+        which: Literal["unread", "waiting", "open"],
+        *,
+        owner: str = "local",
+        session_id: str | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> tuple[list[Interaction], int]:
+        return await self._read(inbox.page, which, owner, session_id, limit, after)
+
+    async def due(self) -> list[tuple[str, float | None]]:
+        return await self._read(inbox.due)
+
+    async def descendants(self, interaction_id: str) -> list[Interaction]:
+        return await self._read(inbox.descendants, interaction_id)
 
     async def count_unread(self, *, owner: str = "local") -> int:
         return await self._read(history.count_unread, owner)
@@ -341,7 +410,7 @@ class SqliteStore:
         }
 
     async def check(self) -> None:
-        if connect.free_bytes(self.file) < SPARE_BYTES:
+        if not self.spare.has_room(afresh=True):
             raise connect.full(self.file)
         await self.put_setting("store.checked_at", time.time())
 
@@ -366,8 +435,19 @@ class SqliteStore:
             raise _not_open()
         return await self._readers.read(lambda db: run(db, *args, **kwargs))
 
-    async def _write(self, run: Work[T], *, size: int = 0, durable: bool = False, intake: bool = False) -> T:
-        return await self._open_writer().submit(run, size=size, durable=durable, intake=intake)
+    async def _write(
+        self, run: Work[T], *, size: int = 0, durable: bool = False, intake: bool = False, bare: bool = False
+    ) -> T:
+        writer = self._open_writer()
+        if intake and not self.spare.has_room():
+            raise connect.full(self.file)
+        try:
+            return await writer.submit(run, size=size, durable=durable, intake=intake, bare=bare)
+        except StorageFull:
+            # What was accepted is finished, and what is there can be deleted: that is what the spare room is for.
+            if intake or not await asyncio.to_thread(self.spare.release):
+                raise
+            return await writer.submit(run, size=size, durable=durable, bare=bare)
 
     def _open_writer(self) -> Writer:
         if self._writer is None:

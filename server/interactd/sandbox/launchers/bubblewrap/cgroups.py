@@ -30,6 +30,11 @@ class Found:
     folders: dict[str, Path] = field(default_factory=dict[str, Path])
     notes: tuple[str, ...] = ()
 
+    @property
+    def has(self) -> frozenset[str]:
+        """Which limits a group made here has."""
+        return frozenset(name for name in self.folders if name in _WANTED)
+
 
 def _mounts(text: str) -> list[tuple[str, str, set[str]]]:
     found: list[tuple[str, str, set[str]]] = []
@@ -94,9 +99,11 @@ def _second(root: Path, own: str) -> Path | None:
     return None
 
 
-def _started(pid: int) -> str | None:
+def started(pid: int) -> str | None:
+    """When a process started, as the kernel counts; None when there is none, or it is dead and not reaped."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if words[0] in "ZX" else words[19]
     except (OSError, IndexError):
         return None
 
@@ -121,10 +128,10 @@ class Group:
             OSError: it cannot be made, or a limit cannot be set; nothing of it is left.
         """
         me = os.getpid()
-        name = f"{_PREFIX}{me}-{_started(me) or 0}-{next(Group._numbers)}"
+        name = f"{_PREFIX}{me}-{started(me) or 0}-{next(Group._numbers)}"
         self._version = found.version
         self._folders: dict[str, Path] = {}
-        self.has = frozenset(name for name in found.folders if name in _WANTED)
+        self.has = found.has
         try:
             for controller, base in found.folders.items():
                 folder = base / name
@@ -135,6 +142,17 @@ class Group:
         except OSError:
             self.remove()
             raise
+
+    @property
+    def files(self) -> list[str]:
+        """Where a process without threads writes `0` to put itself in; nothing where that is no quicker than `join`.
+
+        Version 1 has a file for single threads, and moving oneself through it waits for nobody. Every other way makes
+        the kernel wait 6 to 10 ms for all that fork or exec anywhere, and makes those wait too.
+        """
+        if self._version != 1:
+            return []
+        return sorted({str(folder / "tasks") for folder in self._folders.values()})
 
     def join(self, pid: int) -> None:
         """Put a process in. Blocking: the kernel lets the first move wait 6 to 10 ms for all its readers.
@@ -163,7 +181,8 @@ class Group:
     def _limit(self, limits: Limits) -> None:
         size = limits.memory_mb << 20
         quota = int(limits.cpu * _PERIOD_US)
-        self._write("pids", "pids.max", limits.pids)
+        # One more: bubblewrap's own process outside is in it too.
+        self._write("pids", "pids.max", limits.pids + (self._version == 1))
         if self._version == 1:
             self._write("memory", "memory.limit_in_bytes", size)
             self._write("memory", "memory.memsw.limit_in_bytes", size, needed=False)
@@ -241,7 +260,7 @@ def reap(found: Found) -> int:
     for base in set(found.folders.values()):
         for folder in base.glob(_PREFIX + "*"):
             named = _NAME.match(folder.name)
-            if named is None or _started(int(named[1])) == named[2]:
+            if named is None or started(int(named[1])) == named[2]:
                 continue
             with contextlib.suppress(OSError):
                 for pid in (folder / "cgroup.procs").read_text().split():

@@ -6,21 +6,20 @@ import asyncio
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from interactd.errors import InteractdError, SandboxFailed, SandboxUnavailable
 from interactd.paths import Paths
 from interactd.sandbox.launchers import boot, install
-from interactd.sandbox.launchers.bubblewrap import base, cgroups, owner, recipe, seccomp
+from interactd.sandbox.launchers.bubblewrap import base, cgroups, owner, probing, recipe, seccomp
 from interactd.sandbox.launchers.bubblewrap.watch import Observer, size
 from interactd.sandbox.launchers.settings import CA_INSIDE, PROXY_HOST, PROXY_PORT, Settings, environment
 from interactd.sandbox.launchers.spawner import Spawner
 from interactd.sandbox.launchers.supervised import Supervised
-from interactd.sandbox.port import Capability, Exit, Isolation, Limits, Output, Sandbox, Spec
+from interactd.sandbox.port import WATCHED, Capability, Exit, Isolation, Limits, Output, Sandbox, Spec
 
 _BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 
@@ -45,16 +44,19 @@ class Bubblewrap:
     def __init__(self, paths: Paths, settings: Settings | None = None) -> None:
         self._cache = paths.data / "sandbox"
         self._settings = settings or Settings()
-        self._spawner = Spawner()
+        self._spawner = Spawner(paths.data / "environments")
         self._tools: _Tools | None = None
         self._finding = asyncio.Lock()
         self._running: set[Supervised] = set()
 
     async def probe(self) -> Capability:
         """See `Launcher.probe`: starts a sandbox over an empty folder and runs a command in it."""
-        folder = await asyncio.to_thread(tempfile.mkdtemp, prefix="interactd-probe-")
         try:
-            spec = Spec("probe", Path(folder) / "ws", Path(folder) / "home", limits=Limits(wall_s=20, pids=64))
+            folder = await asyncio.to_thread(probing.folder, self._cache)
+        except OSError as error:
+            return Capability(self.name, False, None, f"{self._cache} cannot be written: {error}")
+        try:
+            spec = Spec("probe", folder / "ws", folder / "home", limits=Limits(wall_s=20, pids=64))
             for path in (spec.workspace, spec.home):
                 path.mkdir()
             sandbox = await self.start(spec)
@@ -80,11 +82,21 @@ class Bubblewrap:
         """See `Launcher.start`."""
         tools = await self._find()
         recipe.check_mounts(spec)
-        return await boot.starting(lambda pipes, undo: self._start(tools, spec, pipes, undo))
+        try:
+            return await boot.starting(lambda pipes, undo: self._start(tools, spec, pipes, undo))
+        except _NoGroup as error:
+            # As if none could be made here: then other limits are set from the beginning.
+            note = f"no control group ({error}): memory and cpu are watched, not enforced"
+            weaker = replace(tools, groups=cgroups.Found(0, notes=(note,)))
+            return await boot.starting(lambda pipes, undo: self._start(weaker, spec, pipes, undo))
+
+    def attend(self) -> None:
+        """Start the helper, on the running loop, if it is not there; it unmounts what a killed daemon left mounted."""
+        self._spawner.attend()
 
     async def reap(self) -> int:
-        """See `Launcher.reap`. Processes and mounts died with their daemon; control groups do not."""
-        return await asyncio.to_thread(lambda: cgroups.reap(cgroups.find()))
+        """See `Launcher.reap`. Processes and mounts died with their daemon; control groups and files do not."""
+        return await asyncio.to_thread(lambda: cgroups.reap(cgroups.find()) + probing.reap(self._cache))
 
     async def aclose(self) -> None:
         """See `Launcher.aclose`."""
@@ -120,7 +132,7 @@ class Bubblewrap:
 
     async def _start(self, tools: _Tools, spec: Spec, pipes: boot.Pipes, undo: boot.Undo) -> Supervised:
         uid = owner.uid_for(spec.environment_id) if os.getuid() == 0 else None
-        group, used, notes = await asyncio.to_thread(self._prepare, tools, spec, uid)
+        group, used = await asyncio.to_thread(self._prepare, tools, spec, uid)
         if group is not None:
             undo.append(lambda: boot.in_thread(group.remove))
         plan = self._plan(tools, spec, uid, group)
@@ -134,14 +146,14 @@ class Bubblewrap:
         joining = asyncio.ensure_future(asyncio.to_thread(_join, group, booted.pid, child))
         undo.append(lambda: _settled(joining))
 
-        observer = Observer(spec.limits, group, (spec.workspace, spec.home), used=used)
+        observer = Observer(spec.limits, group, (spec.workspace, spec.home), used=used, quota=spec.quota)
         observer.pid = child
         ca = spec.egress is not None and spec.egress.ca_file is not None
         certificates = _BUNDLE if (tools.base / _BUNDLE.lstrip("/")).exists() else None
         kill = boot.Killer(child, booted.kill)
         made = Supervised(
             booted.control,
-            isolation=self._isolation(tools, group, notes),
+            isolation=self._isolation(tools, quota=spec.quota is not None),
             limits=spec.limits,
             env=environment(spec, home=base.HOME, certificates=certificates, ca_inside=CA_INSIDE if ca else None),
             kill=kill,
@@ -165,7 +177,7 @@ class Bubblewrap:
         return made
 
     def _plan(self, tools: _Tools, spec: Spec, uid: int | None, group: cgroups.Group | None) -> dict[str, Any]:
-        has: frozenset[str] = group.has if group else frozenset()
+        has = tools.groups.has
         stage = recipe.Stage(uid is not None)
         argv = recipe.arguments(
             tools.bwrap, spec, tools.base, tools.python, tools.supervisor, stage=stage, has_filter=bool(tools.filter)
@@ -174,27 +186,28 @@ class Bubblewrap:
             "argv": argv,
             "env": {"PATH": "/usr/bin:/bin"},  # never ours: /proc/1/environ shows it inside
             "cwd": "/",
+            "join": group.files if group is not None else [],
             "stage": {"root": recipe.STAGE, "sources": stage.sources} if stage.on else None,
             "rlimits": recipe.rlimits(spec.limits, memory_group="memory" in has),
             "nice": 0 if "cpu" in has else 10,
             "uid": uid,
         }
 
-    def _prepare(self, tools: _Tools, spec: Spec, uid: int | None) -> tuple[cgroups.Group | None, int, list[str]]:
+    def _prepare(self, tools: _Tools, spec: Spec, uid: int | None) -> tuple[cgroups.Group | None, int]:
         if uid is not None:
             for folder in (spec.workspace, spec.home):
                 owner.give(folder, uid)
-        used = size(spec.workspace) + size(spec.home)
+        used = 0 if spec.quota is not None else size(spec.workspace) + size(spec.home)
         if not tools.groups.folders:
-            return None, used, list(tools.groups.notes)
+            return None, used
         try:
-            return cgroups.Group(tools.groups, spec.limits), used, []
+            return cgroups.Group(tools.groups, spec.limits), used
         except OSError as error:
-            return None, used, [f"no control group ({error.strerror}): memory and cpu are watched, not enforced"]
+            raise _NoGroup(error.strerror or str(error)) from error
 
-    def _isolation(self, tools: _Tools, group: cgroups.Group | None, notes: list[str]) -> Isolation:
-        has: frozenset[str] = group.has if group else frozenset()
-        notes = [*notes, "the workspace's size is watched, not limited"]
+    def _isolation(self, tools: _Tools, *, quota: bool) -> Isolation:
+        has = tools.groups.has
+        notes = tools.groups.notes if quota else (*tools.groups.notes, WATCHED)
         return Isolation(
             self.name,
             filesystem="enforced",
@@ -202,9 +215,9 @@ class Bubblewrap:
             pids="enforced",
             memory="enforced" if "memory" in has else "best_effort",
             cpu="enforced" if "cpu" in has else "best_effort",
-            disk="best_effort",
+            disk="enforced" if quota else "best_effort",
             syscalls="enforced" if tools.filter else "absent",
-            notes=tuple(notes),
+            notes=notes,
         )
 
     def _after(
@@ -220,6 +233,10 @@ class Bubblewrap:
         return after
 
 
+class _NoGroup(Exception):
+    """A control group cannot be made although it looked so; says why."""
+
+
 def _failure(said: str) -> SandboxFailed | SandboxUnavailable:
     said = said or "bubblewrap ended without a word"
     if fix := install.explain(said):
@@ -233,7 +250,8 @@ def _join(group: cgroups.Group | None, outside: int, child: int) -> bool:
         return True
     if cgroups.parent_of(child) != outside:  # it ended, and the number may be another's
         return False
-    group.join(child)
+    if not group.files:
+        group.join(child)
     return group.holds(child)
 
 

@@ -17,14 +17,15 @@ def uid_for(environment_id: str) -> int:
     return _FIRST + int.from_bytes(digest[:8], "big") % _COUNT
 
 
-def give(folder: Path, uid: int) -> None:
-    """Make everything in a folder belong to `uid`. Blocking. Follows no link, changes nothing that has other names.
+def give(folder: Path, uid: int, *, linked: bool = False) -> None:
+    """Make everything in a folder belong to `uid`. Blocking. Follows no link, changes nothing that has other names,
+    unless `linked` says that those are in the folder too.
 
     Raises:
         OSError: the folder itself cannot be changed.
     """
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        trees.give(fd, uid, uid)
+        trees.give(fd, uid, uid, linked=linked)
     finally:
         os.close(fd)

@@ -1,14 +1,18 @@
 """Forks sandboxes for the daemon. One thread, few imports, an almost empty environment, and its end is theirs.
 
-Run as `python -I -S spawner.py FD`. Forking here and not in the daemon keeps a threaded process with secrets in its
-memory out of it, is faster, and gives the sandboxes a parent whose thread never ends (PR_SET_PDEATHSIG follows the
-thread). When the daemon dies, by SIGKILL too, the socket ends and every sandbox is killed.
+A program that is killed while it starts can leave a child that waits for it for ever (bubblewrap's, before it learns of
+its parent's death). Such strays become children of this process, which ends them.
+
+Run as `python -I -S spawner.py FD [DISKS]`. Forking here and not in the daemon keeps a threaded process with secrets in
+its memory out of it, is faster, and gives the sandboxes a parent whose thread never ends (PR_SET_PDEATHSIG follows the
+thread). When the daemon dies, by SIGKILL too, the socket ends, every sandbox is killed, and what is mounted beneath the
+folder DISKS (see `sandbox/disks`) is unmounted.
 
 Requests are length-prefixed JSON, with descriptors attached: `spawn`, `listen`, `kill`. Answers are `{"id", "pid"}` or
 `{"id", "error"}`, and `{"exited", "status"}` when a child ended.
 """
 
-# ruff: noqa: PTH102, PTH112, PTH118 - pathlib is not worth its import here
+# ruff: noqa: PTH102, PTH112, PTH118, PTH120 - pathlib is not worth its import here
 
 from __future__ import annotations
 
@@ -24,9 +28,11 @@ import socket
 import sys
 from typing import Any
 
+PR_SET_CHILD_SUBREAPER = 36
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
-MS_BIND, MS_REC, MS_PRIVATE, MS_NOSUID, MS_NODEV = 0x1000, 0x4000, 1 << 18, 0x2, 0x4
+MS_BIND, MS_REC, MS_SLAVE, MS_NOSUID, MS_NODEV = 0x1000, 0x4000, 1 << 19, 0x2, 0x4
 NS_GET_USERNS = 0xB701
+MNT_DETACH = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -45,7 +51,8 @@ def mount(source: str, target: str, kind: str | None, flags: int, data: str | No
 def stage(root: str, sources: list[list[str]]) -> None:
     """Show paths that only root can reach to the uid we are about to become, in a mount namespace of our own."""
     check(_libc.unshare(CLONE_NEWNS), "unshare")
-    mount("none", "/", None, MS_REC | MS_PRIVATE)
+    # Not private: what is unmounted outside (another environment's disk) must not be held by this one.
+    mount("none", "/", None, MS_REC | MS_SLAVE)
     # Only now: a mount that was opened in the old namespace cannot be bound in the new one.
     opened = [(name, os.open(source, os.O_PATH | os.O_CLOEXEC)) for source, name in sources]
     mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=0755")
@@ -67,6 +74,10 @@ def become(plan: dict[str, Any], fds: list[int]) -> None:
     high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 200) for fd in fds]
     error = high[0]
     try:
+        for path in plan.get("join", []):
+            fd = os.open(path, os.O_WRONLY)
+            os.write(fd, b"0")
+            os.close(fd)
         if plan.get("stage"):
             stage(plan["stage"]["root"], plan["stage"]["sources"])
         null = os.open("/dev/null", os.O_RDWR)
@@ -116,10 +127,45 @@ def listen(plan: dict[str, Any], fds: list[int]) -> None:
         os._exit(0)
 
 
+def own_children() -> list[int]:
+    """Every child of this process, also those that it did not start."""
+    me = os.getpid()
+    with contextlib.suppress(OSError), open(f"/proc/{me}/task/{me}/children", "rb") as file:
+        return [int(word) for word in file.read().split()]
+    found: list[int] = []
+    for name in os.listdir("/proc"):  # noqa: PTH208
+        if name.isdigit():
+            with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
+                if int(file.read().rpartition(b")")[2].split()[1]) == me:
+                    found.append(int(name))
+    return found
+
+
+def unmount_below(root: str) -> None:
+    """Unmount the disks that no living daemon has its hand on."""
+    with open("/proc/self/mountinfo", errors="surrogateescape") as file:
+        targets = [line.split()[4].replace("\\040", " ") for line in file]
+    kept = False
+    for target in sorted((one for one in targets if one == root or one.startswith(root + "/")), reverse=True):
+        if target == root and kept:
+            return
+        with contextlib.suppress(OSError):
+            image = os.open(os.path.join(os.path.dirname(target), "disk.img"), os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(image, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                kept = True
+                continue
+            finally:
+                os.close(image)
+        _libc.umount2(os.fsencode(target), MNT_DETACH)
+
+
 class Spawner:
     def __init__(self, fd: int) -> None:
         self.socket = socket.socket(fileno=fd)
         self.children: set[int] = set()
+        _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
     def run(self) -> None:
         wake, poke = os.pipe()
@@ -183,21 +229,32 @@ class Spawner:
         self.socket.sendall(len(body).to_bytes(4, "little") + body)
 
     def reap(self) -> None:
+        ended = False
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
-                return
-            self.children.discard(pid)
-            self.say({"exited": pid, "status": status})
+                break
+            ended = True
+            if pid in self.children:
+                self.children.discard(pid)
+                self.say({"exited": pid, "status": status})
+        if ended:
+            # What a dead child leaves is ours by the time that we hear of its death.
+            for pid in own_children():
+                if pid not in self.children:
+                    os.kill(pid, signal.SIGKILL)
 
     def end(self) -> None:
-        for pid in self.children:
-            os.kill(pid, signal.SIGKILL)
-        for pid in list(self.children):
-            os.waitpid(pid, 0)
+        """Kill every child, and what those leave, until there is none."""
+        while left := own_children():
+            for pid in left:
+                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                for pid in left:
+                    os.waitpid(pid, 0)
 
 
 def main() -> None:
@@ -207,6 +264,8 @@ def main() -> None:
             spawner.run()
     finally:
         spawner.end()
+        if len(sys.argv) > 2 and os.geteuid() == 0:
+            unmount_below(os.path.realpath(sys.argv[2]))
 
 
 main()

@@ -214,8 +214,9 @@ class Guard:
 class Supervisor:
     """Serves the host's requests until its socket ends."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, processes: int) -> None:
         self.socket = _socket.socket(fileno=fd)
+        self.processes = processes
         self.guards: dict[int, tuple[int, int]] = {}
         """pid of the guard -> (id of the command, descriptor of its result)"""
         self.dying: dict[int, float] = {}
@@ -234,7 +235,12 @@ class Supervisor:
         watch.register(self.socket.fileno(), select.POLLIN)
         watch.register(wake, select.POLLIN)
         self.answer(READY, 0, 0, 0, 0)
+        # Both load a library: while the host takes note, and before the first command.
         prctl(-1, 0)
+        if self.processes:
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_NPROC, (self.processes, self.processes))
         while True:
             timeout = 5 if self.strays else 50 if self.dying else None
             for fd, _event in watch.poll(timeout):
@@ -398,13 +404,9 @@ def main() -> None:
         return
     fd, processes = int(sys.argv[1]), int(sys.argv[2])
     os.closerange(fd + 1, 256)
-    if processes:
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
     try:
         with Ignore():
-            Supervisor(fd).run()
+            Supervisor(fd, processes).run()
     finally:
         if os.getpid() != 1:
             for _round in range(50):

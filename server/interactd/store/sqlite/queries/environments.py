@@ -126,14 +126,13 @@ def artifacts(connection: sqlite3.Connection, interaction_id: str) -> tuple[list
     return [dict(zip(ARTIFACT, one, strict=True)) for one in found], rows.load(note[0]) if note else []
 
 
-def drop_artifacts(connection: sqlite3.Connection, session_id: str) -> int:
-    """Remove the artifact rows of a session's interactions; their contents are noted as perhaps lost."""
-    mine = "interaction_id IN (SELECT id FROM interactions WHERE session_id = ?)"
+def drop_artifacts(connection: sqlite3.Connection, where: str, given: tuple[str, ...]) -> int:
+    """Remove the artifact rows of some interactions; their contents are noted as perhaps lost."""
     connection.execute(
-        f"INSERT OR IGNORE INTO contents_gone (sha256) SELECT sha256 FROM artifacts WHERE {mine}", (session_id,)
+        f"INSERT OR IGNORE INTO contents_gone (sha256) SELECT sha256 FROM artifacts WHERE {where}", given
     )
-    connection.execute(f"DELETE FROM captures WHERE {mine}", (session_id,))
-    return connection.execute(f"DELETE FROM artifacts WHERE {mine}", (session_id,)).rowcount
+    connection.execute(f"DELETE FROM captures WHERE {where}", given)
+    return connection.execute(f"DELETE FROM artifacts WHERE {where}", given).rowcount
 
 
 def kept_contents(connection: sqlite3.Connection) -> set[str]:

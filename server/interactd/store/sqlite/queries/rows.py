@@ -15,12 +15,12 @@ _encode_ascii = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encod
 
 SESSION: Final = (
     "id, created_at, updated_at, owner, title, model, agent, system_instruction, generation_config, tools, labels,"
-    " ttl_s, expires_at, head, turns, forked_from, forked_at, agent_pins, environment"
+    " ttl_s, expires_at, head, turns, forked_from, forked_at, agent_pins, environment, budget, approvals"
 )
 INTERACTION: Final = (
     "id, session_id, status, created_at, previous_interaction_id, model, agent, system_instruction,"
     " generation_config, tools, background, depth, epoch, attempt, usage, error, finish_reason, started_at,"
-    " finished_at, read_at, agent_hash, environment_id, isolation"
+    " finished_at, read_at, agent_hash, environment_id, isolation, parent_id, runner, budget, approvals, dispatch"
 )
 STEP: Final = "type, body, state, seq, created_at"
 
@@ -52,6 +52,11 @@ def dump_some(value: Any) -> str | None:
 def load(text: str | None) -> Any:
     """Read what `dump` wrote."""
     return None if text is None else json.loads(text)
+
+
+def texts(text: str | None) -> dict[str, str]:
+    """Read an object of texts that `dump_some` wrote: labels, pins."""
+    return load(text) or {}
 
 
 def clean(text: str | None) -> str | None:
@@ -99,6 +104,8 @@ def session(row: Sequence[Any], now: float) -> Session:
         forked_at=row[16],
         agent_pins=load(row[17]) or {},
         environment=load(row[18]),
+        budget=load(row[19]),
+        approvals=load(row[20]),
     )
 
 
@@ -124,6 +131,8 @@ def session_values(session: Session) -> tuple[Any, ...]:
         session.forked_at,
         dump_some(session.agent_pins),
         dump_some(session.environment),
+        dump_some(session.budget),
+        dump_some(session.approvals),
     )
 
 
@@ -153,6 +162,11 @@ def interaction(row: Sequence[Any]) -> Interaction:
         agent_hash=row[20],
         environment_id=row[21],
         isolation=load(row[22]),
+        parent_id=row[23],
+        runner=row[24],
+        budget=load(row[25]),
+        approvals=load(row[26]),
+        dispatch=load(row[27]),
     )
 
 

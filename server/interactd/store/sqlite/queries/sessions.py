@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 from interactd.errors import AmbiguousId, Conflict, InvalidArgument, NotFound
-from interactd.nouns import Session
+from interactd.nouns import Json, Session
 from interactd.store.port import IdempotencyKey, Page, Receipt, Started
 from interactd.store.sqlite.queries import rows
 
 KEY_LIFE_S: Final = 24 * 3600.0
 PAGE_MAX: Final = 1000
-StartKind = Literal["create_session", "fork_session", "send_turn"]
+StartKind = Literal[
+    "create_session", "fork_session", "send_turn", "respond", "create_trigger", "run_trigger", "create_webhook"
+]
 
 
 def find(connection: sqlite3.Connection, kind: Literal["session", "interaction", "environment"], prefix: str) -> str:
@@ -49,14 +52,14 @@ def started_before(
     """
     if key is None:
         return None
-    owner, name = rows.exact(key.owner), rows.exact(key.key)
+    names = (rows.exact(key.owner), rows.exact(key.key), orphan(key.key))
     row = connection.execute(
-        "SELECT kind, digest, target_id, created_at FROM idempotency_keys WHERE owner = ? AND key = ?", (owner, name)
+        "SELECT kind, digest, target_id, created_at FROM idempotency_keys WHERE owner = ? AND key IN (?, ?)", names
     ).fetchone()
     if row is None:
         return None
     if row[3] <= now - KEY_LIFE_S:
-        connection.execute("DELETE FROM idempotency_keys WHERE owner = ? AND key = ?", (owner, name))
+        connection.execute("DELETE FROM idempotency_keys WHERE owner = ? AND key IN (?, ?)", names)
         return None
     if row[0] != kind or row[1] != rows.exact(key.digest):
         raise Conflict(
@@ -75,11 +78,16 @@ def recall(connection: sqlite3.Connection, key: IdempotencyKey, now: float) -> s
         Conflict: the key was used with other arguments.
     """
     row = connection.execute(
-        "SELECT kind FROM idempotency_keys WHERE owner = ? AND key = ? AND created_at > ?",
-        (rows.exact(key.owner), rows.exact(key.key), now - KEY_LIFE_S),
+        "SELECT kind FROM idempotency_keys WHERE owner = ? AND key IN (?, ?) AND created_at > ?",
+        (rows.exact(key.owner), rows.exact(key.key), orphan(key.key), now - KEY_LIFE_S),
     ).fetchone()
     before = None if row is None else started_before(connection, row[0], key, now)
     return None if before is None else before.id
+
+
+def orphan(key: str) -> str:
+    """What is kept of a key whose session is gone: nothing that somebody wrote."""
+    return "sha256:" + hashlib.sha256(rows.exact(key).encode()).hexdigest()
 
 
 def keep_key(
@@ -181,7 +189,7 @@ def page(
     limit = max(1, min(limit, PAGE_MAX))
     where, values = ["owner = ?"], [rows.exact(owner)]
     arguments: list[Any] = values
-    if state == "active":
+    if state == "active" and not unread:
         where.append("(expires_at IS NULL OR expires_at > ?)")
         arguments.append(now)
     elif state == "expired":
@@ -212,6 +220,20 @@ def set_expiry(connection: sqlite3.Connection, id: str, ttl_s: float | None, exp
     done = connection.execute(
         "UPDATE sessions SET ttl_s = ?, expires_at = ? WHERE id = ?", (ttl_s, expires_at, rows.exact(id))
     )
+    if done.rowcount == 0:
+        raise rows.missing(connection, "session", id)
+
+
+def set_approvals(connection: sqlite3.Connection, id: str, approvals: Json | None) -> None:
+    """Change what the session's turns have to ask before doing."""
+    values = (rows.dump_some(approvals), rows.exact(id))
+    if connection.execute("UPDATE sessions SET approvals = ? WHERE id = ?", values).rowcount == 0:
+        raise rows.missing(connection, "session", id)
+
+
+def set_budget(connection: sqlite3.Connection, id: str, budget: str | None) -> None:
+    """Replace what the session's turns together may cost."""
+    done = connection.execute("UPDATE sessions SET budget = ? WHERE id = ?", (budget, rows.exact(id)))
     if done.rowcount == 0:
         raise rows.missing(connection, "session", id)
 

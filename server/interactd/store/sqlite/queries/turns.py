@@ -10,19 +10,20 @@ from interactd.errors import Conflict, Expired, Fenced, InteractdError
 from interactd.nouns import OPEN, TERMINAL, Interaction, Json, Status, Step, Usage
 from interactd.store.port import IdempotencyKey, Started
 from interactd.store.sqlite.queries import rows, sessions
+from interactd.store.sqlite.queries.schedules import hooks
 
 RUNNING: Final = "status IN ('in_progress', 'requires_action')"
 
 _INSERT: Final = (
     "INSERT INTO interactions (id, session_id, previous_interaction_id, crosses, status, created_at, started_at,"
     " background, depth, skip_id, skip_depth, epoch, attempt, steps, model, agent, pending, generation_config, tools,"
-    " system_instruction, agent_hash, environment_id)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " system_instruction, agent_hash, environment_id, parent_id, runner, budget, approvals, dispatch)"
+    f" VALUES ({', '.join('?' * 27)})"
 )
 _INSERT_STEP: Final = "INSERT INTO steps (interaction_id, seq, type, created_at, body, state) VALUES (?, ?, ?, ?, ?, ?)"
 _HEAD: Final = (
     "UPDATE sessions SET head = ?, turns = ?, updated_at = ?, expires_at = ?"
-    " WHERE id = ? AND (expires_at IS NULL OR expires_at > ?)"
+    " WHERE id = ? AND (expires_at IS NULL OR expires_at > ?) AND (NOT ? OR head IS ?)"
 )
 _PARENT: Final = (
     "SELECT p.depth, p.skip_depth, s.skip_id, s.skip_depth, p.session_id"
@@ -37,10 +38,11 @@ def accept(
     steps: Sequence[rows.StepValues],
     expires_at: float | None,
     key: IdempotencyKey | None,
+    at_head: bool = False,
 ) -> Started:
     """Insert the interaction with its first steps and move the session's head to it.
 
-    `tail` has the encoded columns from model to environment_id, in the order of `_INSERT`.
+    `tail` has the encoded columns from model to dispatch, in the order of `_INSERT`.
     """
     id, session_id, now = interaction.id, interaction.session_id, interaction.created_at
     if before := sessions.started_before(connection, "send_turn", key, now):
@@ -51,11 +53,11 @@ def accept(
         parent = connection.execute(_PARENT, (rows.exact(previous),)).fetchone()
         if parent is None:
             raise rows.missing(connection, "interaction", previous)
-        depth, skip_id, skip_depth = _skip(previous, parent)
+        depth, skip_id, skip_depth = skip(previous, parent)
         crosses = parent[4] != session_id
-    moved = connection.execute(_HEAD, (id, depth, now, expires_at, session_id, now))
+    moved = connection.execute(_HEAD, (id, depth, now, expires_at, session_id, now, at_head, previous))
     if moved.rowcount == 0:
-        raise _session_gone(connection, session_id)
+        raise _session_gone(connection, session_id, now)
     running = interaction.status == "in_progress"
     try:
         connection.execute(
@@ -84,6 +86,7 @@ def accept(
     if interaction.agent and interaction.agent_hash:
         sessions.pin(connection, session_id, interaction.agent, interaction.agent_hash)
     sessions.keep_key(connection, "send_turn", key, id, session_id, now)
+    hooks.accepted(connection, interaction, key)
     return Started(id, created=True)
 
 
@@ -98,17 +101,30 @@ def tail_values(interaction: Interaction, pending: Json | None) -> tuple[Any, ..
         rows.clean(interaction.system_instruction),
         rows.clean(interaction.agent_hash),
         rows.clean(interaction.environment_id),
+        interaction.parent_id,
+        interaction.runner,
+        rows.dump_some(interaction.budget),
+        rows.dump_some(interaction.approvals),
+        rows.dump_some(interaction.dispatch),
     )
 
 
-def claim(connection: sqlite3.Connection, id: str, from_status: Sequence[Status], now: float) -> Interaction | None:
+def claim(
+    connection: sqlite3.Connection,
+    id: str,
+    from_status: Sequence[Status],
+    now: float,
+    epoch: int | None,
+    runner: str | None,
+) -> Interaction | None:
     """Take the interaction for running, if it is in one of these statuses and its session has no other running."""
     allowed = [status for status in from_status if status in OPEN]
     try:
         done = connection.execute(
             "UPDATE interactions SET status = 'in_progress', epoch = epoch + 1, attempt = attempt + 1,"
-            f" started_at = coalesce(started_at, ?) WHERE id = ? AND status IN ({', '.join('?' * len(allowed))})",
-            (now, rows.exact(id), *allowed),
+            " started_at = coalesce(started_at, ?), runner = ?"
+            f" WHERE id = ? AND epoch = coalesce(?, epoch) AND status IN ({', '.join('?' * len(allowed))})",
+            (now, runner, rows.exact(id), epoch, *allowed),
         )
     except sqlite3.IntegrityError:
         return None
@@ -119,17 +135,58 @@ def claim(connection: sqlite3.Connection, id: str, from_status: Sequence[Status]
     return rows.interaction(row) if taken else None
 
 
+def take_queued(connection: sqlite3.Connection, id: str, was: str | None, runner: str | None) -> bool:
+    """Give a queued interaction to another runner."""
+    done = connection.execute(
+        "UPDATE interactions SET runner = ? WHERE id = ? AND status = 'queued' AND runner IS ?",
+        (runner, rows.exact(id), was),
+    )
+    return done.rowcount == 1
+
+
+def ask_cancel(connection: sqlite3.Connection, id: str, now: float) -> None:
+    """Note that somebody wants it cancelled."""
+    connection.execute(
+        "UPDATE interactions SET cancel_asked_at = coalesce(cancel_asked_at, ?) WHERE id = ? AND finished_at IS NULL",
+        (now, rows.exact(id)),
+    )
+
+
 def append(
-    connection: sqlite3.Connection, id: str, epoch: int, steps: Sequence[rows.StepValues], pending: str | None
+    connection: sqlite3.Connection,
+    id: str,
+    epoch: int,
+    steps: Sequence[rows.StepValues],
+    pending: str | None,
+    key: IdempotencyKey | None = None,
+    now: float = 0.0,
 ) -> int:
     """Append steps and replace the note of what is pending; returns the first one's seq."""
-    row = connection.execute("SELECT epoch, status, steps FROM interactions WHERE id = ?", (rows.exact(id),)).fetchone()
+    row = connection.execute(
+        "SELECT epoch, status, steps, session_id FROM interactions WHERE id = ?", (rows.exact(id),)
+    ).fetchone()
     if row is None:
         raise rows.missing(connection, "interaction", id)
     _fence(id, epoch, row[0], row[1])
     connection.execute("UPDATE interactions SET steps = steps + ?, pending = ? WHERE id = ?", (len(steps), pending, id))
     _insert_steps(connection, id, row[2], steps)
+    if key is not None:
+        if sessions.started_before(connection, "respond", key, now):
+            raise Conflict("this idempotency_key was used just now", repair="Repeat the call.", id=id)
+        sessions.keep_key(connection, "respond", key, id, row[3], now)
     return row[2]
+
+
+def requeue(connection: sqlite3.Connection, id: str, epoch: int, pending: str | None) -> Interaction:
+    """Put it back into its session's line."""
+    row = connection.execute(f"SELECT {rows.INTERACTION} FROM interactions WHERE id = ?", (rows.exact(id),)).fetchone()
+    if row is None:
+        raise rows.missing(connection, "interaction", id)
+    found = rows.interaction(row)
+    _fence(id, epoch, found.epoch, found.status)
+    connection.execute("UPDATE interactions SET status = 'queued', pending = ? WHERE id = ?", (pending, id))
+    found.status = "queued"
+    return found
 
 
 def settle(
@@ -194,14 +251,6 @@ def place(connection: sqlite3.Connection, id: str, epoch: int, environment_id: s
     connection.execute("UPDATE sessions SET environment = ? WHERE id = ?", (rows.dump(environment_id), row[2]))
 
 
-def mark_read(connection: sqlite3.Connection, id: str, now: float) -> None:
-    """Note when the finished result was first fetched."""
-    connection.execute(
-        "UPDATE interactions SET read_at = ? WHERE id = ? AND read_at IS NULL AND finished_at IS NOT NULL",
-        (now, rows.exact(id)),
-    )
-
-
 def steps_as_kept(steps: Sequence[Step], first: int, values: Sequence[rows.StepValues]) -> list[Step]:
     """Return the steps with the seq and time they were given."""
     return [
@@ -214,7 +263,7 @@ def _insert_steps(connection: sqlite3.Connection, id: str, first: int, steps: Se
     connection.executemany(_INSERT_STEP, [(id, first + offset, *values) for offset, values in enumerate(steps)])
 
 
-def _skip(previous: str, parent: Sequence[Any]) -> tuple[int, str, int]:
+def skip(previous: str, parent: Sequence[Any]) -> tuple[int, str, int]:
     """Choose a child's depth and skip ancestor (a skew-binary list: O(log n) to any ancestor, O(1) to extend)."""
     depth, skip_depth, far_id, far_depth, _ = parent
     if depth - skip_depth == skip_depth - far_depth:
@@ -236,10 +285,12 @@ def _fence(id: str, epoch: int | None, current: int, status: Status) -> None:
         )
 
 
-def _session_gone(connection: sqlite3.Connection, id: str) -> InteractdError:
-    row = connection.execute("SELECT expires_at FROM sessions WHERE id = ?", (id,)).fetchone()
+def _session_gone(connection: sqlite3.Connection, id: str, now: float) -> InteractdError:
+    row = connection.execute("SELECT expires_at, head FROM sessions WHERE id = ?", (id,)).fetchone()
     if row is None:
         return rows.missing(connection, "session", id)
+    if row[0] is None or row[0] > now:
+        return Conflict(f"session {id} has another head by now", repair="Read it again.", id=id, head=row[1])
     return Expired(
         f"session {id} has expired",
         repair="Start a new one with create_session, or fork_session to go on from it while it is still kept.",

@@ -1,0 +1,1 @@
+"""`interactd triggers` and `interactd webhooks`."""

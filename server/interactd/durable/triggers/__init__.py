@@ -1,0 +1,1 @@
+"""Triggers: when they are due, and starting what is due exactly once."""

@@ -1,0 +1,1 @@
+"""Webhooks: who is told, signed, delivered at least once, logged."""

@@ -1,0 +1,1 @@
+"""The dispatcher of one process: no table, no poll, no thread."""

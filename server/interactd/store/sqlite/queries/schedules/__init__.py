@@ -1,0 +1,1 @@
+"""Triggers, their executions, webhooks and their deliveries."""
