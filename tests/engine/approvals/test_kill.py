@@ -54,7 +54,8 @@ async def test_a_deadline_is_kept_by_the_next_daemon_once(tmp_path: Path) -> Non
                 await asyncio.sleep(0.1)
         await them.kill()
         await them.start()
-        assert (done := await them.ended(sent))["status"] == "completed"
+        done = await them.ended(sent)
+        assert done["status"] == "completed"
         assert done["steps"][-1]["content"][0]["text"] == "heard: 1", "it ran once"
         given = [step for step in done["steps"] if (step.get("result") or {}) and "by" in str(step.get("result"))]
         assert len(given) == 1
