@@ -79,10 +79,8 @@ def prices(args: argparse.Namespace) -> int:
         price = one["price"]
         print(f"  {_rates(price['usd_per_million'])} a million tokens")
         for tier in price.get("tiers", []):
-            above = tier["above_input_tokens"]
-            print(
-                f"  above {above:,} input tokens: {_rates({k: v for k, v in tier.items() if not k.startswith('above')})}"
-            )
+            above = tier.pop("above_input_tokens")
+            print(f"  above {above:,} input tokens: {_rates(tier)}")
         if price.get("usd_per_call"):
             print(f"  ${price['usd_per_call']:g} a call")
         as_of = f", as of {price['date']}" if price.get("date") else ""

@@ -47,7 +47,8 @@ def left(cost: Json) -> str:
 def budgets(cost: Json | None) -> str:
     """Write one line about the budgets that a turn is under; empty when there are none."""
     parts: list[str] = []
-    for one in (cost or {}).get("budgets") or []:
+    held: list[Json] = (cost or {}).get("budgets") or []
+    for one in held:
         whose = "" if one["scope"] == "interaction" else f"{one['scope']}'s "
         for unit, limit in one["limit"].items():
             spent = one["spent"][unit]
