@@ -49,8 +49,18 @@ class Channel:
         self._read = 0
         self._readers: set[asyncio.Event] = set()
         self._steps = 0
-        self._events = 1
+        self._first = self._events = 1
         self._begun: dict[int, str] = {}
+
+    @classmethod
+    def of_journal(cls, interaction: Interaction, steps: Sequence[Step]) -> Channel:
+        """What the journal tells of an interaction that runs elsewhere, or nowhere. Ends at once; its status is not in
+        it. A step of which its runner's channel had told a part is told from its beginning."""
+        channel = cls(interaction.id, interaction.epoch)
+        channel._first = channel._events = _ATTEMPT // 2
+        channel.journalled(steps, 0)
+        channel.ended.set()
+        return channel
 
     def status(self, interaction: Interaction) -> None:
         """Publish `interaction.status`."""
@@ -108,7 +118,7 @@ class Channel:
                 if step.text:
                     self.delta(first, "thought_summary" if step.type == "thought" else "text", step.text)
             self._begun.pop(first, None)
-            self._steps, self._events = first + 1, 1
+            self._steps, self._events = first + 1, self._first
             self._log.append(_Entry(self._steps * _STEP, "step.stop", {"index": first, "step": step.as_dict()}))
             first += 1
         self._wake()
