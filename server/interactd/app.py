@@ -19,6 +19,7 @@ from interactd.daemon.port import Settings as DaemonSettings
 from interactd.durable.local import LocalSchedules
 from interactd.durable.settings import DurableSettings
 from interactd.engine.local import LocalEngine
+from interactd.engine.money.money import MoneySettings
 from interactd.engine.retention.clock import ClockWatch
 from interactd.engine.retention.settings import RetentionSettings
 from interactd.engine.settings import EngineSettings
@@ -28,6 +29,7 @@ from interactd.faces.build import build as build_faces
 from interactd.models.catalog import ModelCatalog
 from interactd.models.embedded import Embedded, EmbeddedSettings
 from interactd.models.keys import KeyRing
+from interactd.models.prices import Prices
 from interactd.nouns import Json
 from interactd.paths import Paths
 from interactd.sandbox.credentials.store import Credentials
@@ -78,6 +80,7 @@ class App:
             fetcher=PolicyFetcher(credentials),
             retention=_retention_settings(paths, config),
             watch=watch,
+            money=_money_settings(config),
             schedules=self.schedules,
         )
         self._faces: _KeyedFaces | None = None
@@ -256,6 +259,15 @@ def _retention_settings(paths: Paths, config: Config) -> RetentionSettings:
             "logs": paths.logs,
             "weights": paths.weights,
         },
+    )
+
+
+def _money_settings(config: Config) -> MoneySettings:
+    return MoneySettings(
+        Prices(config.prices),
+        dict(config.budget.day),
+        config.hosted.model_dump(exclude_none=True),
+        {name: table.base_url for name, table in config.providers.items() if table.base_url},
     )
 
 

@@ -72,6 +72,9 @@ class AgentDefinition:
     environment: Mapping[str, Any] = field(default_factory=dict[str, Any])
     requires: Mapping[str, str] = field(default_factory=dict[str, str])
     limits: RunLimits = field(default_factory=RunLimits)
+    budget: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What its turns of one day may cost together, `{"usd", "tokens", "steps", "seconds"}`, and in `turn`, of the same
+    shape, each of them."""
     approvals: tuple[Json, ...] = ()
     """What it has to ask before doing (`interactd.approvals`): each of these policies holds."""
     skills: tuple[Skill, ...] = ()

@@ -21,6 +21,19 @@ def add(commands: Commands, name: str, text: str) -> argparse.ArgumentParser:
     return sub
 
 
+def money(add: Callable[..., argparse.ArgumentParser], usage: object, budget: object, prices: object) -> None:
+    """Declare `usage`, `budget` and `prices`."""
+    spent = add("usage", "show what was spent: cost, tokens, calls, working time", usage)
+    spent.add_argument("--by", choices=("day", "model", "agent", "session"), default="day", help="default: day")
+    spent.add_argument("--since", metavar="TIME", help="only the last 90m, 24h, 7d ... (default: all)")
+    spent.add_argument("-n", "--limit", type=_positive, default=50, help="lines (default 50)")
+    limit = add("budget", "show or set what a session's turns together may cost", budget)
+    limit.add_argument("id", help="a unique prefix is enough")
+    limit.add_argument("amount", nargs="?", metavar="AMOUNT", help="'$2', '50k tokens', JSON, or none")
+    cost = add("prices", "show what models cost, from where that is known, and as of when", prices)
+    cost.add_argument("models", nargs="+", metavar="MODEL", help="provider/name, or a bare name")
+
+
 def environments(commands: Commands) -> None:
     """Declare `list`, `show` and `delete`."""
     listing = add(commands, "list", "list them, last used first (the same as no command)")

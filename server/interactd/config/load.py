@@ -16,7 +16,7 @@ from interactd.errors import ConfigError
 from interactd.paths import Paths
 
 MAX_BYTES = 1_000_000
-_ENV_SECTIONS = ("defaults", "embedded", "daemon", "serve", "webhooks", "limits", "retention")
+_ENV_SECTIONS = ("defaults", "embedded", "daemon", "serve", "webhooks", "limits", "retention", "budget", "hosted")
 _ENV_SHORT = {"INTERACTD_MODEL": "INTERACTD_DEFAULTS_MODEL"}
 
 

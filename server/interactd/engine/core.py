@@ -16,6 +16,7 @@ from interactd.builtins.web import Fetcher
 from interactd.engine.dispatch.runners.lease import Lease
 from interactd.engine.dispatch.runners.others import Others
 from interactd.engine.events import Hub
+from interactd.engine.money.money import Money, MoneySettings
 from interactd.engine.retention.clock import ClockWatch
 from interactd.engine.run.history import History
 from interactd.engine.settings import EngineSettings
@@ -46,6 +47,7 @@ class Core:
         fetcher: Fetcher | None = None,
         extra_tools: Sequence[BuiltinTool] = (),
         watch: ClockWatch | None = None,
+        money: MoneySettings | None = None,
     ) -> None:
         self.watch = watch
         self.retention: Retention | None = getattr(store, "retention", None)
@@ -59,6 +61,7 @@ class Core:
         self.catalog = catalog
         self.settings = settings
         self.clock = clock
+        self.money = Money(lambda: store.ledger, money or MoneySettings(), clock)
         self.hub = Hub()
         self.lease = Lease(store, settings)
         self.others = Others(store, self.lease.id)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -21,6 +22,11 @@ from typing import Final
 from interactd.engine.port import Event
 from interactd.nouns import Interaction, Json, Step
 
+MAX_OUTPUT: Final = 256_000
+"""Characters of a running call's output that are there for those who read late."""
+TAIL: Final = 4_000
+"""Characters of it that `Channel.printed` has."""
+_OUTPUT: Final = "code_execution_result"
 # Together less than 53 bits: JSON's numbers are exact that far for every reader.
 _STEP: Final = 1 << 32
 _ATTEMPT: Final = 1 << 22
@@ -35,6 +41,35 @@ class _Entry:
     texts: list[str] = field(default_factory=list[str])
     """For a delta: the pieces of its text, joined when read."""
     kind: str = ""
+    gone: bool = False
+    """Of a delta: nobody needs it any more."""
+
+
+class _Printing:
+    """The output of the call that runs now: the deltas that show it, and its tail."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.tail = ""
+        self._pieces: deque[tuple[_Entry, int]] = deque()
+        self._size = 0
+
+    def add(self, entry: _Entry, text: str) -> None:
+        """Note a piece that went into a delta; the oldest are given up when there are too many."""
+        self.tail = (self.tail + text)[-TAIL:]
+        self._pieces.append((entry, len(text)))
+        self._size += len(text)
+        while self._size > MAX_OUTPUT and len(self._pieces) > 1:
+            oldest, size = self._pieces.popleft()
+            self._size -= size
+            # Each piece is one text of its delta, and the oldest one is the first.
+            del oldest.texts[0]
+            oldest.gone = not oldest.texts
+
+    def forget(self) -> None:
+        for entry, _ in self._pieces:
+            entry.texts.clear()
+            entry.gone = True
 
 
 class Channel:
@@ -51,6 +86,12 @@ class Channel:
         self._steps = 0
         self._first = self._events = 1
         self._begun: dict[int, str] = {}
+        self._printing: _Printing | None = None
+
+    @property
+    def printed(self) -> str:
+        """The newest of what the call that runs now has printed; empty when none does."""
+        return self._printing.tail if self._printing is not None else ""
 
     @classmethod
     def of_journal(cls, interaction: Interaction, steps: Sequence[Step]) -> Channel:
@@ -96,6 +137,18 @@ class Channel:
         entry.kind = kind
         self._wake()
 
+    def output(self, index: int, call_id: str, text: str) -> None:
+        """Publish what running code has printed, as deltas of the result that it will have.
+
+        Of very much output only the newest is kept for those who have not read it, and none of it once the result is
+        there: that has it all.
+        """
+        if self._printing is None or self._printing.index != index:
+            self.start(index, _OUTPUT, {"call_id": call_id})
+            self._printing = _Printing(index)
+        self.delta(index, _OUTPUT, text)
+        self._printing.add(self._log[-1], text)
+
     def journalled(self, steps: Sequence[Step], first: int) -> int:
         """Publish `step.stop` of steps that are in the journal now, and all of those that nothing was told of yet.
 
@@ -118,6 +171,9 @@ class Channel:
                 if step.text:
                     self.delta(first, "thought_summary" if step.type == "thought" else "text", step.text)
             self._begun.pop(first, None)
+            if self._printing is not None and self._printing.index == first:
+                self._printing.forget()
+                self._printing = None
             self._steps, self._events = first + 1, self._first
             self._log.append(_Entry(self._steps * _STEP, "step.stop", {"index": first, "step": step.as_dict()}))
             first += 1
@@ -143,7 +199,7 @@ class Channel:
                     entry = self._log[position]
                     position += 1
                     self._read = max(self._read, position)
-                    if entry.seq <= after:
+                    if entry.seq <= after or entry.gone:
                         continue
                     yield Event(entry.seq, entry.type, _payload(entry, self.interaction_id))
                 if over:
@@ -214,6 +270,8 @@ def _payload(entry: _Entry, interaction_id: str) -> Json:
         text = "".join(entry.texts)
         if entry.kind == "thought_summary":
             data["delta"] = {"type": "thought_summary", "content": {"type": "text", "text": text}}
+        elif entry.kind == _OUTPUT:
+            data["delta"] = {"type": _OUTPUT, "result": text}
         elif entry.kind == "arguments":
             data["delta"] = {"type": "arguments_delta", "arguments": text}
         else:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from interactd.agents.port import AgentDefinition, AgentProblem, Agents
 from interactd.builtins.port import BuiltinTool
@@ -24,6 +24,8 @@ from interactd.engine.dispatch.queue import Queue
 from interactd.engine.dispatch.recovery import adopt
 from interactd.engine.dispatch.runners.keeper import Keeper
 from interactd.engine.dispatch.sweeper import sweep_for_ever
+from interactd.engine.money import usage as spending
+from interactd.engine.money.money import MoneySettings
 from interactd.engine.port import Event, Inbox, Result, Standing
 from interactd.engine.retention.clock import ClockWatch
 from interactd.engine.retention.settings import RetentionSettings
@@ -54,6 +56,7 @@ class LocalEngine:
         extra_tools: tools that an agent's manifest may name besides the built-in ones.
         retention: how long what is kept.
         watch: whether the clock can be believed; without one it always is.
+        money: prices, the day's budget; without it no model but those of this machine has a price of its own.
         schedules: triggers and webhooks; started by `start`, closed by `aclose`.
     """
 
@@ -70,6 +73,7 @@ class LocalEngine:
         extra_tools: Sequence[BuiltinTool] = (),
         retention: RetentionSettings | None = None,
         watch: ClockWatch | None = None,
+        money: MoneySettings | None = None,
         schedules: Schedules | None = None,
     ) -> None:
         self._core = Core(
@@ -82,6 +86,7 @@ class LocalEngine:
             fetcher=fetcher,
             extra_tools=extra_tools,
             watch=watch,
+            money=money,
         )
         self._queue = Queue(self._core)
         self._retention = retention or RetentionSettings()
@@ -448,6 +453,23 @@ class LocalEngine:
     async def models(self, *, refresh: bool = False, caller: Caller = LOCAL) -> list[ModelInfo]:
         return await self._core.catalog.list(connection=caller.connection, refresh=refresh)
 
+    # -- money -----------------------------------------------------------------------------------------------
+    async def usage(
+        self, *, by: str = "day", since_s: float | None = None, limit: int = 50, caller: Caller = LOCAL
+    ) -> Json:
+        return await spending.usage(self._core, by, since_s, check_limit(limit, 1_000), caller)
+
+    async def set_budget(self, session_id: str, budget: Any, *, caller: Caller = LOCAL) -> Json:
+        return await spending.set_budget(self._core, session_id, budget, caller)
+
+    async def costs(
+        self, *, interaction_ids: Sequence[str] = (), session_ids: Sequence[str] = (), caller: Caller = LOCAL
+    ) -> dict[str, Json]:
+        return await spending.costs(self._core, interaction_ids, session_ids, caller)
+
+    async def price(self, model: str, *, caller: Caller = LOCAL) -> Json:
+        return await spending.price(self._core, model, caller)
+
     async def status(self, *, caller: Caller = LOCAL) -> Json:
         core = self._core
         return {
@@ -461,5 +483,6 @@ class LocalEngine:
             "store": await core.store.stats(),
             "auto": await core.catalog.explain_auto(connection=caller.connection),
             "home": core.settings.home,
+            "spent": await spending.today(core),
             **({} if self._schedules is None else {"schedules": await self._schedules.status(caller=caller)}),
         }

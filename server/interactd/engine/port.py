@@ -5,9 +5,9 @@ Every id argument may be shortened to a unique prefix. All methods raise `Intera
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from interactd.agents.port import AgentDefinition, AgentProblem
 from interactd.durable.port import Schedules
@@ -29,6 +29,8 @@ class Result:
     interaction: Interaction
     steps: list[Step]
     partial_text: str = ""
+    printed: str = ""
+    """The end of what the code that runs now has printed (not yet journalled)."""
     queue_position: int | None = None
     queue_reason: str | None = None
     """Why it does not run yet, in a few words; `None` when it does."""
@@ -43,6 +45,8 @@ class Result:
     nobody answers. Both are answered through `respond` with `"allow"` or `"deny"`, or with `{"decision": "allow" |
     "deny", "scope"?: "call" | "run" | "session", "reason"?: text}`; the agent is told the reason.
     """
+    cost: Json | None = None
+    """What it has cost, and what is left of the budgets that it is under (`engine.money.Money.cost`)."""
     replayed: bool = False
     """True when an idempotency key gave an earlier call's interaction."""
 
@@ -386,6 +390,32 @@ class Engine(Protocol):
 
     async def models(self, *, refresh: bool = False, caller: Caller = LOCAL) -> list[ModelInfo]:
         """What is reachable with the keys of the caller's connection, and why the rest is not."""
+        ...
+
+    async def usage(
+        self, *, by: str = "day", since_s: float | None = None, limit: int = 50, caller: Caller = LOCAL
+    ) -> Json:
+        """What was spent, by `day`, `model`, `agent` or `session`, in the last `since_s` seconds (whole days of what
+        deleted sessions cost): `{"by", "since", "lines", "more", "total", "today", "stored_bytes", "hosted"}`. A line
+        has `key` (`None`: deleted sessions, or turns without an agent), `calls`, `tokens`, `input`, `output`,
+        `thought`, `cached`, `usd` (`None`: no price known), `unsure_usd` and `unpriced_calls` where there are any,
+        `active_s` and `sandbox_s`. `hosted` is an estimate (`engine.money.hosted`)."""
+        ...
+
+    async def set_budget(self, session_id: str, budget: Any, *, caller: Caller = LOCAL) -> Json:
+        """Replace what a session's turns together may cost, `None` for no limit; as `costs` of it, with its
+        `session_id`. What was spent stays counted."""
+        ...
+
+    async def costs(
+        self, *, interaction_ids: Sequence[str] = (), session_ids: Sequence[str] = (), caller: Caller = LOCAL
+    ) -> dict[str, Json]:
+        """What turns and sessions have cost, by whole id: `{"usd", "tokens", "steps", "seconds", "budget"?, "left"?}`,
+        and `unsure_usd`, `unpriced_calls`, `reserved_usd`, `sandbox_seconds` where there are any."""
+        ...
+
+    async def price(self, model: str, *, caller: Caller = LOCAL) -> Json:
+        """What a model costs: `{"model", "price"}`, the latter `None` (and a `repair`) when nobody knows."""
         ...
 
     async def status(self, *, caller: Caller = LOCAL) -> Json:

@@ -36,15 +36,18 @@ async def result_of(
         # It moved on between the two reads: its steps belong to another status than its row.
         interaction, steps = now, await core.store.get_steps(interaction.id)
     run = queue.run_of(interaction.id) if interaction.status == "in_progress" else None
+    channel = core.hub.get(interaction.id) if run else None
     position, reason = await _standing(core, queue, interaction)
     return Result(
         session=session,
         interaction=interaction,
         steps=steps,
         partial_text=run.draft.text() if run and run.draft else "",
+        printed=channel.printed if channel else "",
         queue_position=position,
         queue_reason=reason,
         waiting_for=waiting_for(unanswered(steps)) if interaction.status == "requires_action" else [],
+        cost=await core.money.cost(interaction),
         replayed=replayed,
     )
 

@@ -15,6 +15,7 @@ from interactd.engine.agents import choice
 from interactd.engine.agents.endings import closing, environment_gone
 from interactd.engine.agents.stay import Stay
 from interactd.engine.agents.told import told_once
+from interactd.engine.money.money import agents_budgets
 from interactd.engine.run.runner import Run
 from interactd.errors import Deleted, Expired, Fenced, InteractdError, NotFound, SandboxUnavailable
 from interactd.nouns import Json, Status, Step, Usage
@@ -41,6 +42,7 @@ class PlacedRun(Run):
         """Run in the environment, and leave it whatever happens."""
         try:
             definition = await self._definition()
+            self.purse.budgets = agents_budgets(definition.budget)
             workspace = await self._arrive(definition)
             if workspace is None:
                 await self._stopped()
@@ -87,6 +89,7 @@ class PlacedRun(Run):
         self._workspace = workspace
         await self._place(environment_id, workspace.isolation.as_dict())
         self._since = asyncio.get_running_loop().time()
+        self.purse.enter()
         return workspace
 
     async def _environment(self, definition: AgentDefinition) -> str:
@@ -139,6 +142,7 @@ class PlacedRun(Run):
             except Exception:
                 log.exception("%s: its files could not be kept", self.interaction.id)
         await stay.end()
+        self.purse.leave()
 
     async def _settle(
         self,

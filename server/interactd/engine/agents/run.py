@@ -18,9 +18,10 @@ from interactd.builtins.hooks.guard import Guard
 from interactd.builtins.port import Outcome
 from interactd.builtins.tools import builtin_tools
 from interactd.engine.agents.batch import Batch
-from interactd.engine.agents.endings import LOST, Ending, bad_calls, closing, looping, too_large
+from interactd.engine.agents.endings import LOST, Ending, babbling, bad_calls, closing, looping, too_large
 from interactd.engine.agents.judging import built_in, judged
 from interactd.engine.agents.limits import Spent, exceeded, time_exceeded, tokens_of
+from interactd.engine.agents.live import live
 from interactd.engine.agents.loops import loop_of
 from interactd.engine.agents.placed import PlacedRun
 from interactd.engine.agents.prompt import system_prompt
@@ -34,7 +35,7 @@ from interactd.engine.run.draft import Draft
 from interactd.engine.run.history import Frame, estimate_request, instruction_of, tools_of
 from interactd.engine.run.note import Note
 from interactd.engine.run.outcome import unanswered
-from interactd.engine.run.runner import Run, generated, plus
+from interactd.engine.run.runner import Run, ended_as, generated, plus
 from interactd.errors import Fenced, InteractdError, StorageError, StorageFull
 from interactd.models.port import Finished, Model, ModelRequest
 from interactd.nouns import Interaction, Status, Step, Usage
@@ -172,9 +173,8 @@ class AgentRun(PlacedRun):
     # -- thinking --------------------------------------------------------------------------------------------
     async def _think(self, toolbox: Toolbox, limits: RunLimits) -> Ending | None:
         """One model call. `None` when the loop goes on, or the run is left to the next daemon."""
-        self.draft = draft = Draft(
-            self._shown or self.channel, generated(self._own), self._core.settings.max_output_bytes
-        )
+        shown, most = self._shown or self.channel, self._core.settings.max_output_bytes
+        self.draft = draft = Draft(shown, generated(self._own), most, watched=True)
         failure: InteractdError | None = None
         with self._interruptible(self._remaining(limits)) as scope:
             try:
@@ -183,25 +183,27 @@ class AgentRun(PlacedRun):
                 failure = error
         finished = draft.finished
         if failure is not None and not self._stop:
-            return Ending("failed", draft.partial(), failure.as_dict())
+            return Ending(ended_as(failure.as_dict()), draft.partial(), failure.as_dict())
         if finished is not None:
             return await self._take(draft, finished, toolbox)
         if self._stop:
             return await self._stopped_short(draft.partial())
         if scope.cancelled_caught:
             return Ending("incomplete", draft.partial(), time_exceeded(limits))
-        return Ending("incomplete", draft.partial(), too_large(), "length")
+        why = babbling() if draft.repeating else too_large()
+        return Ending("incomplete", draft.partial(), why, "length")
 
     async def _take(self, draft: Draft, finished: Finished, toolbox: Toolbox) -> Ending | None:
         """Journal an answer, with the calls that are made next; or end the turn with it."""
         usage = plus(self._note.usage, self._used(draft, finished.usage))
         must_call = self.interaction.generation_config.tool_choice == "any"
-        verdict = judged(draft.partial(), finished, self._own, toolbox, must_call=must_call)
+        verdict = self.purse.judged(judged(draft.partial(), finished, self._own, toolbox, must_call=must_call))
         goes_on = verdict.status in (None, "requires_action")
         code = (verdict.error or {}).get("code")
-        if code == "empty_answer" and rounds(self._own) and not self._empty:
-            # Some models say nothing once after a tool's result, and answer when asked again.
-            goes_on = self._empty = True
+        # Some models say nothing once, most of all after a tool's result, and answer when asked again.
+        again = code == "empty_answer" and not self._empty
+        self._empty = again
+        goes_on = goes_on or again
         if not goes_on:
             self._note = replace(self._note, usage=usage)
             return Ending(cast("Status", verdict.status), verdict.steps, verdict.error, verdict.finish_reason)
@@ -242,7 +244,8 @@ class AgentRun(PlacedRun):
         if self._stop == "cancel":
             return Ending("cancelled", steps)
         if self._stop == "timeout":
-            return Ending("incomplete", steps, self._out_of_time())
+            error = self._out_of_time()
+            return Ending(ended_as(error, "incomplete"), steps, error)
         self._left = True
         await self._write_note(self._timed(self._tick(replace(self._note, handed_over=True))))
         return None
@@ -288,7 +291,8 @@ class AgentRun(PlacedRun):
         async def record(result: Step, left: tuple[str, ...]) -> None:
             await self._journal([result], self._tick(replace(self._note, flight=left or after, deaths=0)))
 
-        self._batch = batch = Batch(toolbox, calls, self._own, record)
+        shown = live(self.channel, self._own, calls, toolbox)
+        self._batch = batch = Batch(toolbox, calls, self._own, record, shown)
         with self._interruptible(self._remaining(limits)):
             await self._core.lease.check(self.interaction)
             await batch.make()
@@ -304,7 +308,8 @@ class AgentRun(PlacedRun):
         if self._stop == "cancel":
             why, ending = "the turn was cancelled", Ending("cancelled")
         elif self._stop == "timeout":
-            why, ending = "the time for this turn is over", Ending("incomplete", error=self._out_of_time())
+            error = self._out_of_time()
+            why, ending = "the time for this turn is over", Ending(ended_as(error, "incomplete"), error=error)
         elif batch.failure is not None:
             why, ending = batch.failure.message, Ending("failed", error=batch.failure.as_dict())
         else:
@@ -316,15 +321,23 @@ class AgentRun(PlacedRun):
     async def _journal(self, steps: Sequence[Step], note: Note) -> None:
         """Commit steps and what happens next, to the disk and before anything else happens."""
         first = generated(self._own)
-        note = self._timed(note)
+        note, bill = self._timed(note), self.purse.bill()
         written = await self._held(
             lambda: self._core.store.append(
-                self.interaction.id, self.interaction.epoch, steps, pending=note.as_dict(), durable=True
+                self.interaction.id, self.interaction.epoch, steps, pending=note.as_dict(), durable=True, bill=bill
             )
         )
         self._note = note
         self._own.extend(written)
         self.channel.journalled(written, first)
+
+    async def _ask(self, draft: Draft) -> None:
+        try:
+            await super()._ask(draft)
+        except InteractdError as error:
+            if draft.produced or not self._core.history.goes_blind(self._model, self._asked, error):
+                raise
+            await super()._ask(draft)
 
     async def _request(self, model: Model, shrink: float) -> ModelRequest:
         request = await self._core.history.request(

@@ -226,9 +226,17 @@ class SqliteStore:
         first = await self._write(append, size=size, durable=durable)
         return turns.steps_as_kept(steps, first, values)
 
-    async def requeue(self, interaction_id: str, epoch: int, *, pending: Json | None) -> Interaction:
+    async def requeue(
+        self, interaction_id: str, epoch: int, *, pending: Json | None, bill: Bill | None = None
+    ) -> Interaction:
         note = None if pending is None else rows.dump(pending)
-        return await self._write(lambda db: turns.requeue(db, interaction_id, epoch, note))
+
+        def requeue(db: sqlite3.Connection) -> Interaction:
+            waiting = turns.requeue(db, interaction_id, epoch, note)
+            booking.end(db, interaction_id, bill, time.time())
+            return waiting
+
+        return await self._write(requeue)
 
     async def settle(
         self,
@@ -260,9 +268,7 @@ class SqliteStore:
 
         def settle(db: sqlite3.Connection) -> Interaction:
             settled = turns.settle(db, interaction_id, epoch, status, values, usage, outcome, now)
-            if bill is not None:
-                booking.book(db, bill)
-            booking.finish(db, interaction_id, now, known=bill is not None)
+            booking.end(db, interaction_id, bill, now)
             return settled
 
         return await self._write(settle, size=size)
