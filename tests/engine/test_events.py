@@ -194,10 +194,8 @@ async def test_who_follows_the_journal_of_another_daemons_run_misses_and_repeats
     got: list[tuple[str, int]] = []
     after = 0
     for steps in ([], [], [done("one")], [done("one")], [done("one"), done("two"), done("three")]):
-        journal = Channel("int_x", 1)
-        journal.journalled(steps, 0)
+        journal = Channel.of_journal(Interaction("int_x", "ses_x", "in_progress", 0.0, epoch=1), steps)
         journal.stands(row())
-        journal.end()
         for event in await drain(journal, after):
             assert event.seq > after
             after = event.seq
@@ -205,3 +203,16 @@ async def test_who_follows_the_journal_of_another_daemons_run_misses_and_repeats
     told = [one for one in got if one[1] >= 0]
     assert told == [(type, index) for index in range(3) for type in ("step.start", "step.delta", "step.stop")]
     assert sum(index < 0 for _, index in got) == 3, "its status, when something had changed"
+
+
+async def test_a_step_half_told_live_is_told_whole_from_the_journal_elsewhere() -> None:
+    live = Channel("int_x", 1)
+    live.status(row())
+    live.start(0, "model_output", {})
+    live.delta(0, "text", "on")
+    live.end()
+    after = (await drain(live))[-1].seq
+    journal = Channel.of_journal(Interaction("int_x", "ses_x", "in_progress", 0.0, epoch=1), [done("one")])
+    told = await drain(journal, after)
+    assert [event.type for event in told] == ["step.start", "step.delta", "step.stop"]
+    assert told[1].data["delta"]["text"] == "one"

@@ -84,7 +84,7 @@ class Channel:
         self._read = 0
         self._readers: set[asyncio.Event] = set()
         self._steps = 0
-        self._events = 1
+        self._first = self._events = 1
         self._begun: dict[int, str] = {}
         self._printing: _Printing | None = None
 
@@ -92,6 +92,16 @@ class Channel:
     def printed(self) -> str:
         """The newest of what the call that runs now has printed; empty when none does."""
         return self._printing.tail if self._printing is not None else ""
+
+    @classmethod
+    def of_journal(cls, interaction: Interaction, steps: Sequence[Step]) -> Channel:
+        """What the journal tells of an interaction that runs elsewhere, or nowhere. Ends at once; its status is not in
+        it. A step of which its runner's channel had told a part is told from its beginning."""
+        channel = cls(interaction.id, interaction.epoch)
+        channel._first = channel._events = _ATTEMPT // 2
+        channel.journalled(steps, 0)
+        channel.ended.set()
+        return channel
 
     def status(self, interaction: Interaction) -> None:
         """Publish `interaction.status`."""
@@ -164,7 +174,7 @@ class Channel:
             if self._printing is not None and self._printing.index == first:
                 self._printing.forget()
                 self._printing = None
-            self._steps, self._events = first + 1, 1
+            self._steps, self._events = first + 1, self._first
             self._log.append(_Entry(self._steps * _STEP, "step.stop", {"index": first, "step": step.as_dict()}))
             first += 1
         self._wake()

@@ -141,10 +141,8 @@ async def follow(core: Core, interaction_id: str, after: int) -> AsyncIterator[E
         interaction = await core.store.get_interaction(whole)
         live = channel is not None or interaction.status not in _RUNS or core.handed_over
         if channel is None:
-            channel = Channel(whole, interaction.epoch)
-            channel.journalled(await core.store.get_steps(whole), 0)
+            channel = Channel.of_journal(interaction, await core.store.get_steps(whole))
             (channel.status if live else channel.stands)(interaction)
-            channel.end()
         async for event in channel.read(after):
             after = event.seq
             yield event
