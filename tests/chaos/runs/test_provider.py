@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from chaos.runs.plans import asked_for
-from chaos.runs.world import Json, World, a_world
+from chaos.runs.kit.plans import asked_for
+from chaos.runs.kit.world import Json, World, a_world
 from support.provider import Call, Fault, Hang, Item, Raw, Reply, Request, sse
 
 pytestmark = [

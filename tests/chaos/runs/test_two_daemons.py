@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from chaos.runs.plans import Plans
-from chaos.runs.story import Story
-from chaos.runs.world import Seat, World, a_world, alive, until
+from chaos.runs.kit.plans import Plans
+from chaos.runs.kit.story import Story
+from chaos.runs.kit.world import Seat, World, a_world, alive, until
 
 pytestmark = [
     pytest.mark.anyio,

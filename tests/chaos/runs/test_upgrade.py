@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from chaos.runs.plans import Plans
+from chaos.runs.kit.plans import Plans
+from chaos.runs.kit.world import Json, World, a_world, until
 from chaos.runs.test_watching import a_host, answer, call, heard
-from chaos.runs.world import Json, World, a_world, until
 
 pytestmark = [
     pytest.mark.anyio,

@@ -186,6 +186,13 @@ class Disks:
             folder = disk.rooms.workspace.parent
             await _through(lambda: loops.sync(folder))
 
+    async def keep_or_say(self, id: str) -> None:
+        """As `keep`, where nothing else can be done about it."""
+        try:
+            await self.keep(id)
+        except OSError as error:
+            log.error("files of environment %s may be lost, the disk is full: %s", id, error)
+
     async def close(self, id: str) -> None:
         """Unmount an environment's disk, when nobody uses it any more (bounded: 10 s, then regardless)."""
         disk = self._disks.get(id)

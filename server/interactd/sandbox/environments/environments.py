@@ -158,12 +158,7 @@ class LocalEnvironments:
 
     # -- making and finding ------------------------------------------------------------------------------------------
     async def create(
-        self,
-        body: Mapping[str, Any],
-        *,
-        owner: str = "local",
-        cwd: str | None = None,
-        made_for: str | None = None,
+        self, body: Mapping[str, Any], *, owner: str = "local", cwd: str | None = None, made_for: str | None = None
     ) -> Environment:
         wanted = await asyncio.to_thread(bodies.read, body, cwd, self._ours)
         base: Json | None = None
@@ -395,10 +390,7 @@ class LocalEnvironments:
     async def _after(self, place: Place) -> None:
         await place.settle()
         place.touch()
-        try:
-            await self._disks.keep(place.id)
-        except OSError as error:
-            log.error("files of environment %s may be lost, the disk is full: %s", place.id, error)
+        await self._disks.keep_or_say(place.id)
         row = await self._store.get_environment(place.id)
         if row is not None and row["status"] == "active":
             row["last_used_at"] = self._clock()

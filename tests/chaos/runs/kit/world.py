@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chaos.runs.leaks import left
+from chaos.runs.kit.leaks import left
 from interactd.paths import Paths, find
 from interactd.shim import connect
 from support.hosts import Home
