@@ -19,6 +19,9 @@ from interactd.daemon.port import Settings as DaemonSettings
 from interactd.durable.local import LocalSchedules
 from interactd.durable.settings import DurableSettings
 from interactd.engine.local import LocalEngine
+from interactd.engine.money.money import MoneySettings
+from interactd.engine.retention.clock import ClockWatch
+from interactd.engine.retention.settings import RetentionSettings
 from interactd.engine.settings import EngineSettings
 from interactd.errors import InteractdError
 from interactd.faces.build import Faces
@@ -26,6 +29,7 @@ from interactd.faces.build import build as build_faces
 from interactd.models.catalog import ModelCatalog
 from interactd.models.embedded import Embedded, EmbeddedSettings
 from interactd.models.keys import KeyRing
+from interactd.models.prices import Prices
 from interactd.nouns import Json
 from interactd.paths import Paths
 from interactd.sandbox.credentials.store import Credentials
@@ -35,6 +39,7 @@ from interactd.sandbox.launchers import all_launchers
 from interactd.store.sqlite import SqliteStore
 
 logger = logging.getLogger(__name__)
+_FOR_EVER_S = 100 * 365 * 86_400.0
 
 
 class App:
@@ -52,7 +57,15 @@ class App:
         )
         store = SqliteStore(paths.database)
         credentials = Credentials(paths)
-        self.environments = LocalEnvironments(paths, store, all_launchers(paths), ways=NetworkWays(credentials))
+        watch = ClockWatch(grace_s=config.retention.of("clock_grace") or 0.0)
+        self.environments = LocalEnvironments(
+            paths,
+            store,
+            all_launchers(paths),
+            ways=NetworkWays(credentials),
+            keep_s=config.retention.of("environments") or _FOR_EVER_S,
+            may_expire=lambda: watch.trusted,
+        )
         self.schedules = LocalSchedules(
             store.schedules,
             Credentials(paths, name="webhook-secrets"),
@@ -65,6 +78,9 @@ class App:
             agents=AgentFolders(paths),
             environments=self.environments,
             fetcher=PolicyFetcher(credentials),
+            retention=_retention_settings(paths, config),
+            watch=watch,
+            money=_money_settings(config),
             schedules=self.schedules,
         )
         self._faces: _KeyedFaces | None = None
@@ -223,12 +239,44 @@ async def _serve_stdio(daemon: Any, application: App, toolsets: list[str]) -> No
     await application.faces.http.stdio(toolsets)
 
 
+def _session_ttl(config: Config) -> float | None:
+    return config.defaults.ttl_s if config.retention.sessions is None else config.retention.of("sessions")
+
+
+def _retention_settings(paths: Paths, config: Config) -> RetentionSettings:
+    kept = config.retention
+    return RetentionSettings(
+        artifacts_s=kept.of("artifacts"),
+        exports_s=kept.of("exports"),
+        agents_s=kept.of("agents"),
+        tombstones_s=kept.of("tombstones"),
+        places={
+            "artifacts": paths.data / "artifacts",
+            "environments": paths.data / "environments",
+            "exports": paths.data / "exports",
+            "agents": paths.data / "agents",
+            "imports": paths.data / "imports",
+            "logs": paths.logs,
+            "weights": paths.weights,
+        },
+    )
+
+
+def _money_settings(config: Config) -> MoneySettings:
+    return MoneySettings(
+        Prices(config.prices),
+        dict(config.budget.day),
+        config.hosted.model_dump(exclude_none=True),
+        {name: table.base_url for name, table in config.providers.items() if table.base_url},
+    )
+
+
 def _engine_settings(paths: Paths, config: Config) -> EngineSettings:
     limits = config.limits
     return EngineSettings(
         version=__version__,
         home=str(paths.data),
-        default_ttl_s=config.defaults.ttl_s or 0,
+        default_ttl_s=_session_ttl(config) or 0,
         max_running=limits.running,
         provider_slots={
             name: provider.max_running for name, provider in config.providers.items() if provider.max_running

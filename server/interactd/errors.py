@@ -107,6 +107,20 @@ class QuotaExceeded(InteractdError):
     http_status = 402
 
 
+class BudgetExceeded(InteractdError):
+    """A budget does not cover what comes next; `budget` says whose, in what, its limit and what was spent."""
+
+    code = "budget_exceeded"
+    http_status = 402
+
+
+class UnknownPrice(InteractdError):
+    """There is a budget in money, and nobody knows what the model costs; `model` is in the fields."""
+
+    code = "unknown_price"
+    http_status = 402
+
+
 class ProviderUnavailable(InteractdError):
     """The provider could not be reached, or answered with a server error."""
 

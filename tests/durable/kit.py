@@ -44,6 +44,7 @@ class Rig:
     schedules: LocalSchedules
     store: SqliteStore
     model: ScriptedModel
+    catalog: ScriptedCatalog
     clock: Clock
     home: Path
 
@@ -67,13 +68,6 @@ class Rig:
 
         return await until(look)
 
-    async def moves(self, to: float) -> None:
-        """Set the clock, and wait until the loop has looked at it."""
-        self.clock.now = to
-        looks = self.store.schedules
-        del looks
-        await self.looked()
-
     async def looked(self) -> None:
         """Wait until everything that is due by the clock was decided."""
 
@@ -95,6 +89,11 @@ class Rig:
             return found if len(found) >= count else None
 
         return await until(look)
+
+    async def turn_started(self) -> str:
+        """Send a turn in a session of its own; returns its id."""
+        session = await self.engine.create_session(model="m1")
+        return (await self.engine.send_turn(session.id, "x")).interaction.id
 
     async def turn(self, text: str = "hello", **more: Any) -> str:
         """Send a turn in a session of its own and wait for its end; returns its id."""
@@ -124,13 +123,12 @@ async def rig(
         clock=clock,
         sender=sender,
     )
-    engine = LocalEngine(
-        store, ScriptedCatalog(model), EngineSettings(version="test"), clock=clock, schedules=schedules
-    )
+    catalog = ScriptedCatalog(model)
+    engine = LocalEngine(store, catalog, EngineSettings(version="test"), clock=clock, schedules=schedules)
     if start:
         await engine.start()
     try:
-        yield Rig(engine, schedules, store, model, clock, home)
+        yield Rig(engine, schedules, store, model, catalog, clock, home)
     finally:
         await engine.aclose()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from dataclasses import replace
@@ -453,3 +454,33 @@ async def test_changing_a_webhook_checks_what_making_one_does(tmp_path: Path) ->
             with pytest.raises(InteractdError, match=said):
                 await r.schedules.update_webhook(id, changes)
         assert (await r.schedules.get_webhook(id)) == changed
+
+
+async def test_one_for_a_single_turn_is_told_of_that_one_however_late_it_comes(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r, receiver() as to:
+        ended = await r.turn()
+        await r.turn()
+        late = await r.schedules.create_webhook(uri=to.url("/late"), allow_local=True, interaction_id=ended[:25])
+        (got,) = await to.received(1)
+        assert (got.path, got.json["data"]["id"]) == ("/late", ended)
+        assert verified(got, late.new_signing_secret or "")["type"] == "interaction.completed"
+        gate = r.model.gate = asyncio.Event()
+        one, other = await r.turn_started(), await r.turn_started()
+        early = await r.schedules.create_webhook(
+            uri=to.url("/early"), allow_local=True, interaction_id=one, user_metadata={"n": 1}
+        )
+        gate.set()
+        await r.engine.wait(other, 10)
+        assert [got.path for got in await to.received(2)] == ["/late", "/early"]
+        assert to.got[1].json["data"]["id"] == one
+        assert to.got[1].json["user_metadata"] == {"n": 1}
+        assert (await r.schedules.list_webhooks()).items == []
+        assert (await r.schedules.get_webhook(early.webhook.id)).interaction_id == one
+        assert (await r.engine.status())["schedules"]["webhooks"] == 0
+        with pytest.raises(NotFound):
+            await r.schedules.create_webhook(uri="https://e.org", interaction_id="int_" + "0" * 26)
+        with pytest.raises(NotFound):
+            await r.schedules.create_webhook(uri="https://e.org", interaction_id=ended, caller=Caller(owner="other"))
+        await r.delivered(2)
+        assert await r.store.schedules.prune(r.clock.now + 1) >= 4
+        assert await r.store.schedules.secret_refs() == set()

@@ -66,6 +66,7 @@ class ScriptedModel:
     def __init__(self, name: str = "m1", *, window: int | None = None, default: Answer = "ok") -> None:
         self.name = name
         self.provider = "scripted"
+        self.base_url: str | None = None
         self.context_window = window
         self.default = default
         self.requests: list[ModelRequest] = []

@@ -28,9 +28,14 @@ _PROGRAMS = (
 )
 
 
+def present(podman: str) -> bool:
+    """Whether the image is there already. Blocking."""
+    return subprocess.run([podman, "image", "exists", NAME], check=False, capture_output=True).returncode == 0
+
+
 def there(podman: str) -> bool:
     """Whether the image is there, made now if it was not. Blocking, some seconds the first time."""
-    if subprocess.run([podman, "image", "exists", NAME], check=False, capture_output=True).returncode == 0:
+    if present(podman):
         return True
     python = Path("/usr/bin/python3").resolve()
     if not python.name.startswith("python3."):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from interactd_tools.answers.money import left, usd
 from interactd_tools.answers.schedules import status_fields, status_lines
 from interactd_tools.answers.text import answer, one_line, plural, span
 from interactd_tools.arguments.fields import Arguments
@@ -36,6 +37,7 @@ async def server_status(args: ServerStatus, ctx: CallContext) -> ToolResult:
         picks(str(status["auto"])) if status.get("auto") else "",
         *status_lines(cast("dict[str, Any]", status.get("schedules") or {})),
         _store(store),
+        _spent(status.get("spent")),
         f"Home: {status['home']}" if status.get("home") else "",
     ]
     following = "get_interaction()" if unread else "list_agents()"
@@ -54,6 +56,7 @@ async def server_status(args: ServerStatus, ctx: CallContext) -> ToolResult:
             "unread": unread,
             "waiting": waiting,
             "sessions": store.get("sessions"),
+            **({"spent_today": status["spent"]} if status.get("spent") else {}),
             **status_fields(cast("dict[str, Any]", status.get("schedules") or {})),
         },
     )
@@ -71,6 +74,12 @@ def _queues(dispatch: dict[str, Any]) -> list[str]:
             most = f" of {of['max_running']}" if "max_running" in of else ""
             lines.append(f"{name}: {of['running']}{most} running, {of['waiting']} waiting.")
     return [" ".join(lines)]
+
+
+def _spent(today: dict[str, Any] | None) -> str:
+    if not today or not (today.get("steps") or today.get("budget")):
+        return ""
+    return f"Spent today: {usd(today)}, {today['tokens']:,} tokens{left(today)}"
 
 
 def _store(store: dict[str, Any]) -> str:

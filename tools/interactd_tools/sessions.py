@@ -6,9 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from interactd.engine.port import Standing
 from interactd.nouns import Session
 from interactd_tools.answers import session as read
 from interactd_tools.answers.text import answer, call, iso, plural, when
+from interactd_tools.arguments.amounts import Budget
 from interactd_tools.arguments.fields import (
     DEFAULT_TOKENS,
     Arguments,
@@ -34,6 +36,7 @@ from interactd_tools.notices import notice
 from interactd_tools.registry import tool
 
 _UNREAD = 200
+_STANDINGS = 200
 
 
 class CreateSession(Arguments):
@@ -54,6 +57,7 @@ class CreateSession(Arguments):
         | None
     ) = None
     tools: Functions | None = None
+    budget: Annotated[Budget, Field(description="Of all turns together, as in send_turn.")] | None = None
     ttl: Ttl = None
     title: Annotated[Line, Field(description="Shown in lists.")] | None = None
     labels: Annotated[Labels, Field(description="Your own tags, for list_sessions.")] | None = None
@@ -77,6 +81,7 @@ async def create_session(args: CreateSession, ctx: CallContext) -> ToolResult:
         system_instruction=args.system_instruction,
         generation_config=generation_config(args.thinking_level, args.generation_config),
         tools=args.tools,
+        budget=args.budget or None,
         ttl_s=args.ttl,
         title=args.title,
         labels=args.labels,
@@ -153,7 +158,8 @@ async def list_sessions(args: ListSessions, ctx: CallContext) -> ToolResult:
     if cursor:
         more = {name: value for name, value in args.model_dump(exclude_defaults=True).items() if name != "cursor"}
         then += f"; more: {call('list_sessions', {**more, 'cursor': cursor})}"
-    lines = "\n".join(read.line(one, unread=unread_ids.get(one.id)) for one in sessions)
+    at = await _standings(ctx)
+    lines = "\n".join(read.line(one, unread=unread_ids.get(one.id), now_at=at.get(one.id)) for one in sessions)
     return ToolResult(
         answer(
             found + (" (there are more)" if cursor else ""),
@@ -167,6 +173,15 @@ async def list_sessions(args: ListSessions, ctx: CallContext) -> ToolResult:
             "next": following,
         },
     )
+
+
+async def _standings(ctx: CallContext) -> dict[str, Standing]:
+    """What each session is at: its oldest turn that runs or waits."""
+    found: dict[str, Standing] = {}
+    if ctx.engine.busy:
+        for one in await ctx.engine.queue(limit=_STANDINGS, caller=ctx.caller):
+            found.setdefault(one.interaction.session_id, one)
+    return found
 
 
 async def _unread(ctx: CallContext) -> dict[str, list[str]]:

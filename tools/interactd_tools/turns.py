@@ -16,6 +16,7 @@ from interactd_tools.answers.inbox import nothing_unread
 from interactd_tools.answers.interaction import View, read_already, show
 from interactd_tools.answers.progress import is_agents
 from interactd_tools.answers.text import call
+from interactd_tools.arguments.amounts import Budget
 from interactd_tools.arguments.content import Input
 from interactd_tools.arguments.dispatch import Hidden, dispatch_of
 from interactd_tools.arguments.fields import (
@@ -72,6 +73,7 @@ class SendTurn(Arguments):
         | None
     ) = None
     tools: OtherFunctions | None = None
+    budget: Budget | None = None
     if_busy: Annotated[
         Literal["conflict", "queue"], Field(description="While another turn runs: refuse, or wait in line.")
     ] = "conflict"
@@ -108,6 +110,7 @@ async def send_turn(args: SendTurn, ctx: CallContext) -> ToolResult:
         generation_config=generation_config(args.thinking_level, args.generation_config),
         tools=args.tools,
         background=args.background,
+        budget=args.budget or None,
         if_busy=args.if_busy,
         dispatch=dispatch_of(args.dispatch),
         idempotency_key=key_for(ctx, "send_turn", args, args.idempotency_key),

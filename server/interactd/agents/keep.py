@@ -2,6 +2,7 @@
 
     agents/<hash>/definition.json    the definition, and the sha256 of every file of the copy
     agents/<hash>/folder/            the files, with everything inherited; seen as /agent
+    agents/<hash>/adopted            there if the copy came in an archive: only sessions that pin it use it
 
 A copy appears whole (it is made aside and renamed) and is read-only. `definition.json` was used last at its mtime.
 """
@@ -22,7 +23,7 @@ from typing import Any, Final, cast
 from uuid import uuid4
 
 from interactd.agents.merge import Merged
-from interactd.agents.port import AgentDefinition, Layer, RunLimits, Skill
+from interactd.agents.port import AgentDefinition, DamagedCopy, Layer, RunLimits, Skill
 from interactd.agents.tree import Entry, open_regular
 from interactd.errors import StorageError, StorageFull
 from interactd.nouns import GenerationConfig, Json
@@ -32,6 +33,7 @@ SOURCES: Final = "sources"
 _DEFINITION: Final = "definition.json"
 _FOLDER: Final = "folder"
 _ASIDE: Final = ".new-"
+_ADOPTED: Final = "adopted"
 _BLOCK: Final = 1 << 20
 _SYNC_ONE_BY_ONE: Final = 64
 
@@ -64,7 +66,9 @@ class Keeper:
         """
         wanted = merged.definition.hash
         try:
-            return self.load(wanted)
+            # One that came in an archive has our hash on the archive's word alone.
+            if not (self._root / wanted / _ADOPTED).exists():
+                return self.load(wanted)
         except Missing:
             pass
         try:
@@ -107,7 +111,50 @@ class Keeper:
             os.utime(home / _DEFINITION)
         return _definition(whole["definition"], home / _FOLDER)
 
-    def prune(self, pinned: Collection[str], *, unused_s: float) -> int:
+    def copy_of(self, wanted: str) -> Path | None:
+        """See `KeptAgents.copy_of`."""
+        try:
+            self.load(wanted)
+        except Missing:
+            return None
+        return self._root / wanted
+
+    def begin_copy(self) -> Path:
+        """See `KeptAgents.begin_copy`."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        aside = self._root / f"{_ASIDE}{uuid4().hex}"
+        aside.mkdir(mode=0o700)
+        return aside
+
+    def adopt(self, wanted: str, aside: Path) -> bool:
+        """See `KeptAgents.adopt`."""
+        try:
+            if self.copy_of(wanted) is not None:
+                return False
+            try:
+                saved: Any = json.loads((aside / _DEFINITION).read_bytes())
+                if saved["version"] != VERSION or saved["definition"]["hash"] != wanted:
+                    raise DamagedCopy("its definition is of another agent or version")
+                folder = aside / _FOLDER
+                self._check(folder, saved["files"])
+                there = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
+                if there != set(saved["files"]):
+                    raise DamagedCopy("it has files that its definition does not know")
+                _definition(saved["definition"], folder)
+            except Missing as error:
+                raise DamagedCopy(str(error)) from None
+            except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
+                raise DamagedCopy(f"its definition cannot be read: {error}") from None
+            for inner, _, _ in os.walk(folder, topdown=False):
+                Path(inner).chmod(0o555)
+            (aside / _ADOPTED).touch()
+            _remove(self._root / wanted)
+            aside.rename(self._root / wanted)
+        finally:
+            _remove(aside)
+        return True
+
+    def prune(self, pinned: Collection[str], *, unused_s: float, only: Collection[str] | None = None) -> int:
         """Remove copies that no session pins and nobody used for a while, and what a crash left behind.
 
         Returns:
@@ -115,7 +162,7 @@ class Keeper:
         """
         gone = 0
         try:
-            names = [home.name for home in self._root.iterdir()]
+            names = [home.name for home in self._root.iterdir() if only is None or home.name in only]
         except FileNotFoundError:
             return 0
         for name in names:
@@ -142,9 +189,7 @@ class Keeper:
                 raise Missing(f"{name} was changed")
 
     def _write(self, merged: Merged) -> None:
-        self._root.mkdir(parents=True, exist_ok=True)
-        aside = self._root / f"{_ASIDE}{uuid4().hex}"
-        aside.mkdir(mode=0o700)
+        aside = self.begin_copy()
         try:
             sums = _copy(merged.files, aside / _FOLDER)
             saved = {"version": VERSION, "files": sums, "definition": _plain(merged.definition)}
@@ -163,8 +208,10 @@ class Keeper:
         except OSError:
             if not home.is_dir():
                 raise
-        # Either another process was faster with the same content, or the copy that is there is damaged.
+        # Either another process was faster with the same content, or the copy that is there is damaged, or adopted.
         try:
+            if (home / _ADOPTED).exists():
+                raise Missing
             self.load(home.name)
         except Missing:
             _remove(home)

@@ -50,9 +50,23 @@ class AgentFolders:
         """See `Agents.list`. Keeps no copies: a definition's `folder` is where it was found."""
         return await _thread(lambda: self.list_now(cwd=cwd))
 
-    async def prune(self, pinned: Collection[str], *, unused_s: float = 7 * 86_400) -> int:
-        """Remove kept copies that are not in `pinned` and were not used for a while; returns how many."""
-        return await _thread(lambda: self._keeper.prune(pinned, unused_s=unused_s))
+    async def prune(
+        self, pinned: Collection[str], *, unused_s: float = 7 * 86_400, only: Collection[str] | None = None
+    ) -> int:
+        """See `KeptAgents.prune`."""
+        return await _thread(lambda: self._keeper.prune(pinned, unused_s=unused_s, only=only))
+
+    def copy_of(self, hash: str) -> Path | None:
+        """See `KeptAgents.copy_of`."""
+        return self._keeper.copy_of(hash) if _HASH.fullmatch(hash) else None
+
+    def begin_copy(self) -> Path:
+        """See `KeptAgents.begin_copy`."""
+        return self._keeper.begin_copy()
+
+    def adopt(self, hash: str, aside: Path) -> bool:
+        """See `KeptAgents.adopt`."""
+        return self._keeper.adopt(hash, aside)
 
     def resolve_now(self, agent_id: str, *, cwd: str | None = None, pinned: str | None = None) -> AgentDefinition:
         """`resolve` for callers without an event loop."""

@@ -65,6 +65,7 @@ def merge(layers: Sequence[Folder], floor: Mapping[str, str]) -> Merged:
         environment=_environment(layers),
         requires=_requires(layers, floor),
         limits=_limits(manifests),
+        budget=_budget(layers),
         approvals=approvals.policies([(each.manifest, each.trusted) for each in layers if each.manifest is not None]),
         skills=tuple(
             Skill(name, skills[name].description, f"/agent/skills/{name}/SKILL.md") for name in sorted(skills)
@@ -135,6 +136,23 @@ def _limits(manifests: Sequence[Manifest]) -> RunLimits:
     for manifest in manifests:
         given |= manifest.limits.model_dump(exclude_none=True) if manifest.limits else {}
     return RunLimits(**given)
+
+
+def _budget(layers: Sequence[Folder]) -> Json:
+    """Figures of later layers replace earlier ones; a project's only where they are lower."""
+    out: Json = {}
+    for layer in layers:
+        given = layer.manifest.budget if layer.manifest else None
+        figures: Json = given.model_dump(exclude_none=True) if given else {}
+        turn: Json = {**out.get("turn", {}), **_allowed(out.get("turn", {}), figures.pop("turn", {}), layer.trusted)}
+        out = {**out, **_allowed(out, figures, layer.trusted), **({"turn": turn} if turn else {})}
+    return out
+
+
+def _allowed(before: Json, figures: Json, trusted: bool) -> Json:
+    return {
+        name: value if trusted or name not in before else min(value, before[name]) for name, value in figures.items()
+    }
 
 
 def _requires(layers: Sequence[Folder], floor: Mapping[str, str]) -> dict[str, str]:

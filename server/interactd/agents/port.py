@@ -5,10 +5,10 @@ A folder: `agent.yaml` + `AGENTS.md` (instructions) + `skills/<name>/SKILL.md` +
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from interactd.nouns import GenerationConfig, Json
 
@@ -72,6 +72,9 @@ class AgentDefinition:
     environment: Mapping[str, Any] = field(default_factory=dict[str, Any])
     requires: Mapping[str, str] = field(default_factory=dict[str, str])
     limits: RunLimits = field(default_factory=RunLimits)
+    budget: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What its turns of one day may cost together, `{"usd", "tokens", "steps", "seconds"}`, and in `turn`, of the same
+    shape, each of them."""
     approvals: tuple[Json, ...] = ()
     """What it has to ask before doing (`interactd.approvals`): each of these policies holds."""
     skills: tuple[Skill, ...] = ()
@@ -110,4 +113,34 @@ class Agents(Protocol):
 
     async def list(self, *, cwd: str | None = None) -> tuple[list[AgentDefinition], list[AgentProblem]]:
         """All that can be used, and what is wrong with the rest."""
+        ...
+
+
+class DamagedCopy(Exception):
+    """A copy of an agent that is not what its `definition.json` says; the message says where."""
+
+
+@runtime_checkable
+class KeptAgents(Protocol):
+    """The copies of agents by their hash, for those who carry them elsewhere or tidy up."""
+
+    def copy_of(self, hash: str) -> Path | None:
+        """The folder of a kept copy (`definition.json` and `folder/`), if there is a sound one. Blocking."""
+        ...
+
+    def begin_copy(self) -> Path:
+        """Make an empty folder beside the copies, to put one together in. Blocking."""
+        ...
+
+    def adopt(self, hash: str, aside: Path) -> bool:
+        """Make what was put together in `aside` the kept copy, unless there is a sound one; returns whether it was
+        needed. It serves sessions that pin the hash, and never stands in for an agent that is found here. Blocking.
+
+        Raises:
+            DamagedCopy: it is not sound; nothing is kept.
+        """
+        ...
+
+    async def prune(self, pinned: Collection[str], *, unused_s: float, only: Collection[str] | None = None) -> int:
+        """Remove copies that nobody pins and nobody used for `unused_s`; `only` some. Returns how many."""
         ...

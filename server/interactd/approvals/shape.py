@@ -18,7 +18,8 @@ FIELDS: Final = ("policy", "tools", "rules", "deadline_s", "default")
 RULE_FIELDS: Final = ("tools", "paths", "command", "domains", "arguments", "read_only", "decision", "reason")
 MAX_RULES: Final = 100
 MAX_NAMES: Final = 100
-MAX_DEADLINE_S: Final = 30 * 86_400.0
+MAX_DEADLINE_S: Final = 6 * 86_400.0
+"""A day less than an environment is kept for: the run has to find it when it goes on."""
 
 
 class Malformed(ValueError):

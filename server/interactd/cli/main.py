@@ -122,10 +122,11 @@ def build_parser() -> argparse.ArgumentParser:
     sessions.add_argument("--unread", action="store_true", help="only those with a finished result nobody read")
     sessions.add_argument("-n", "--limit", type=_positive, default=20)
     sessions.add_argument("--cursor", help="go on from an earlier page")
+    sessions.add_argument("--detailed", action="store_true", help="what each cost, and what is left of its budget")
 
     show = add("show", "show a session's transcript, or one interaction", _show)
     show.add_argument("id", help="session or interaction id (a unique prefix is enough)")
-    show.add_argument("--detailed", action="store_true", help="thoughts, calls, results and tokens too")
+    show.add_argument("--detailed", action="store_true", help="thoughts, calls, results, tokens and costs too")
     show.add_argument("-n", "--limit", type=_positive, default=20, help="turns, counted from the end")
     show.add_argument("--before", metavar="INTERACTION", help="turns before this one")
 
@@ -153,6 +154,8 @@ def build_parser() -> argparse.ArgumentParser:
     models = add("models", "list models that are reachable, and why the rest is not", _models)
     models.add_argument("--refresh", action="store_true", help="ask the providers for their lists")
 
+    subcommands.money(add, _usage, _budget, _prices)
+
     agents = add("agents", "list agents; show, check or make one", _agents)
     _agent_commands(agents.add_subparsers(title="commands", metavar="COMMAND", dest="agents_command"))
 
@@ -167,6 +170,8 @@ def build_parser() -> argparse.ArgumentParser:
     schedules.triggers(triggers.add_subparsers(title="commands", metavar="COMMAND", dest="triggers_command"))
     webhooks = add("webhooks", "who is told of what happens: list, create, ping, rotate, deliveries", _webhooks)
     schedules.webhooks(webhooks.add_subparsers(title="commands", metavar="COMMAND", dest="webhooks_command"))
+
+    subcommands.data(add)
 
     setup = add("setup", "fetch the embedded model's weights (once; resumes where it stopped)", _setup)
     setup.add_argument(
@@ -294,6 +299,24 @@ def _waiting(args: argparse.Namespace) -> int:
         "respond": waiting.respond,
         "cancel": waiting.cancel,
     }[name](args)
+
+
+def _usage(args: argparse.Namespace) -> int:
+    from interactd.cli.money import usage
+
+    return usage(args)
+
+
+def _budget(args: argparse.Namespace) -> int:
+    from interactd.cli.money import budget
+
+    return budget(args)
+
+
+def _prices(args: argparse.Namespace) -> int:
+    from interactd.cli.money import prices
+
+    return prices(args)
 
 
 def _models(args: argparse.Namespace) -> int:

@@ -37,6 +37,11 @@ def list_sessions(args: argparse.Namespace) -> int:
             limit=args.limit,
             cursor=args.cursor,
         )
+    if args.detailed and page["items"]:
+        with connected(paths.find()) as client:
+            spent = client.call("costs", session_ids=[s["id"] for s in page["items"]])
+        for one in page["items"]:
+            one["cost"] = spent.get(one["id"])
     if args.json:
         print_json(page)
         return 0
@@ -47,7 +52,11 @@ def list_sessions(args: argparse.Namespace) -> int:
         (s["id"], ago(s["updated_at"]), str(s["turns"]), s.get("model") or "", _state(s), s.get("title") or "")
         for s in page["items"]
     ]
-    table(("session", "last used", "turns", "model", "state", "title"), rows)
+    heads = ("session", "last used", "turns", "model", "state", "title")
+    if args.detailed:
+        heads = (*heads, "cost")
+        rows = [(*row, _cost(s.get("cost"))) for row, s in zip(rows, page["items"], strict=True)]
+    table(heads, rows)
     if page.get("cursor"):
         print(f"more: interactd sessions --cursor {page['cursor']}")
     return 0
@@ -60,11 +69,22 @@ def show(args: argparse.Namespace) -> int:
             if args.json:
                 print_json(result)
             else:
-                _show_turn(Console(highlight=False), result["interaction"], result["steps"], detailed=True)
+                one = {**result["interaction"], "cost": result.get("cost")}
+                _show_turn(Console(highlight=False), one, result["steps"], detailed=True)
                 if result.get("queue_reason"):
                     print(f"it waits: {safe(result['queue_reason'])}")
+                if result.get("waiting_for"):
+                    from interactd.cli.waiting import print_waiting
+
+                    print_waiting(result)
             return 0
         page = client.call("get_session", session_id=args.id, limit=args.limit, before=args.before)
+        if args.detailed:
+            spent = client.call("costs", interaction_ids=[turn["interaction"]["id"] for turn in page["turns"]])
+            for turn in page["turns"]:
+                turn["interaction"]["cost"] = spent.get(turn["interaction"]["id"])
+            of = client.call("costs", session_ids=[page["session"]["id"]])
+            page["session"]["cost"] = of.get(page["session"]["id"])
     if args.json:
         print_json(page)
         return 0
@@ -73,6 +93,8 @@ def show(args: argparse.Namespace) -> int:
     title = f"  {session['title']}" if session.get("title") else ""
     console.print(f"{session['id']}{title}", style="bold", markup=False)
     console.print(f"{session['turns']} turns, {session.get('model')}, {_state(session)}", style="dim", markup=False)
+    if session.get("cost"):
+        console.print(_cost(session["cost"]), style="dim", markup=False)
     for turn in page["turns"]:
         _show_turn(console, turn["interaction"], turn["steps"], detailed=args.detailed)
     if page["turns"] and page["turns"][0]["interaction"].get("previous_interaction_id"):
@@ -184,6 +206,12 @@ def _confirmed(session: dict[str, Any]) -> bool:
     return answer.strip().lower() in {"y", "yes"}
 
 
+def _cost(cost: dict[str, Any] | None) -> str:
+    from interactd.cli.money import left, usd
+
+    return "" if cost is None else f"{usd(cost)}, {cost['tokens']:,} tokens{left(cost)}"
+
+
 def _state(session: dict[str, Any]) -> str:
     if session["state"] != "active":
         return session["state"]
@@ -206,6 +234,8 @@ def _show_turn(console: Console, interaction: dict[str, Any], steps: list[dict[s
         console.print(Text(safe(problem), style="yellow"), soft_wrap=True)
     if detailed and interaction.get("usage"):
         console.print(str(interaction["usage"]), style="dim", markup=False)
+    if detailed and interaction.get("cost"):
+        console.print(_cost(interaction["cost"]), style="dim", markup=False)
 
 
 def _describe(step: dict[str, Any]) -> tuple[str, str, str]:

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Add = Callable[..., argparse.ArgumentParser]
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # pyright: ignore[reportPrivateUsage]
 
 
@@ -16,6 +19,19 @@ def add(commands: Commands, name: str, text: str) -> argparse.ArgumentParser:
     # Without a default of its own, which would undo `interactd environments --json list`.
     sub.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON instead of text")
     return sub
+
+
+def money(add: Callable[..., argparse.ArgumentParser], usage: object, budget: object, prices: object) -> None:
+    """Declare `usage`, `budget` and `prices`."""
+    spent = add("usage", "show what was spent: cost, tokens, calls, working time", usage)
+    spent.add_argument("--by", choices=("day", "model", "agent", "session"), default="day", help="default: day")
+    spent.add_argument("--since", metavar="TIME", help="only the last 90m, 24h, 7d ... (default: all)")
+    spent.add_argument("-n", "--limit", type=_positive, default=50, help="lines (default 50)")
+    limit = add("budget", "show or set what a session's turns together may cost", budget)
+    limit.add_argument("id", help="a unique prefix is enough")
+    limit.add_argument("amount", nargs="?", metavar="AMOUNT", help="'$2', '50k tokens', JSON, or none")
+    cost = add("prices", "show what models cost, from where that is known, and as of when", prices)
+    cost.add_argument("models", nargs="+", metavar="MODEL", help="provider/name, or a bare name")
 
 
 def environments(commands: Commands) -> None:
@@ -89,6 +105,56 @@ def waiting(add_command: Callable[[str, str], argparse.ArgumentParser]) -> None:
     cancel = add_command("cancel", "stop interactions that run or wait; what they made is kept")
     cancel.add_argument("ids", nargs="*", metavar="id", help="interactions (a unique prefix is enough)")
     cancel.add_argument("--all", action="store_true", help="everything that runs or waits")
+
+
+def data(add: Add) -> None:
+    """Declare `export`, `import`, `keep`, `data` and `vacuum` with the command line's own `add`."""
+    export = add("export", "write sessions with all that belongs to them into one zip", _export)
+    export.add_argument("ids", nargs="*", metavar="SESSION", help="a unique prefix of its id is enough")
+    export.add_argument("--all", action="store_true", help="everything: all sessions and environments")
+    export.add_argument("-o", "--output", metavar="FILE", help="the file, or a folder for it (default: this folder)")
+    export.add_argument("--with-environments", action="store_true", help="the files of agents' workspaces too")
+    export.add_argument("--force", action="store_true", help="write over a file that is there")
+    bring = add("import", "bring in what export wrote: whole, or not at all", _import)
+    bring.add_argument("file", metavar="FILE")
+    bring.add_argument("--dry-run", action="store_true", help="check everything and say what would come; keep nothing")
+    bring.add_argument("--as-new", action="store_true", help="give everything new ids")
+    bring.add_argument("--restore", action="store_true", help="bring back what was deleted or had expired here")
+    keep = add("keep", "keep sessions for ever, or for another time from now on", _keep)
+    keep.add_argument("ids", nargs="+", metavar="SESSION")
+    keep.add_argument("--ttl", metavar="TIME", help="90m, 24h, 7d ... (default: forever)")
+    add("data", "show what takes how much room, and what goes when", _data)
+    add("vacuum", "rewrite the database without its unused parts", _vacuum)
+
+
+def _export(args: argparse.Namespace) -> int:
+    from interactd.cli.data import export
+
+    return export(args)
+
+
+def _import(args: argparse.Namespace) -> int:
+    from interactd.cli.data import import_
+
+    return import_(args)
+
+
+def _keep(args: argparse.Namespace) -> int:
+    from interactd.cli.data import keep
+
+    return keep(args)
+
+
+def _data(args: argparse.Namespace) -> int:
+    from interactd.cli.data import data
+
+    return data(args)
+
+
+def _vacuum(args: argparse.Namespace) -> int:
+    from interactd.cli.data import vacuum
+
+    return vacuum(args)
 
 
 def _positive(text: str) -> int:

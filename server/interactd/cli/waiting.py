@@ -29,7 +29,7 @@ def inbox(args: argparse.Namespace) -> int:
         print("Nothing waits for you.")
         return 0
     for one in found["waiting"]:
-        _print_waiting(one)
+        print_waiting(one)
     rows = [
         (one["id"], one["status"], ago(one["finished_at"]), one.get("agent") or one.get("model") or "")
         for one in found["unread"]
@@ -56,7 +56,7 @@ def approvals(args: argparse.Namespace) -> int:
         print("Nothing waits for a decision.")
         return 0
     for one in waiting:
-        _print_waiting(one)
+        print_waiting(one)
     return 0
 
 
@@ -128,7 +128,8 @@ def _as_json(result: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _print_waiting(result: dict[str, Any]) -> None:
+def print_waiting(result: dict[str, Any]) -> None:
+    """Print what an interaction waits for, and the command that answers."""
     one = result["interaction"]
     title = result["session"].get("title")
     print(f"{one['id']}  waits for you{f'  {safe(title)}' if title else ''}")

@@ -16,7 +16,7 @@ from interactd.errors import ConfigError
 from interactd.paths import Paths
 
 MAX_BYTES = 1_000_000
-_ENV_SECTIONS = ("defaults", "embedded", "daemon", "serve", "webhooks", "limits")
+_ENV_SECTIONS = ("defaults", "embedded", "daemon", "serve", "webhooks", "limits", "retention", "budget", "hosted")
 _ENV_SHORT = {"INTERACTD_MODEL": "INTERACTD_DEFAULTS_MODEL"}
 
 
@@ -106,7 +106,8 @@ def _apply_env(data: dict[str, Any], env: Mapping[str, str]) -> dict[tuple[str, 
         value: Any = (
             [part.strip() for part in text.split(",") if part.strip()] if "list" in str(info.annotation) else text
         )
-        if field != "ttl" and value is text:
+        is_duration = field == "ttl" or (section == "retention" and not field.startswith("log_"))
+        if not is_duration and value is text:
             try:
                 value = TypeAdapter[Any](cast("Any", info.annotation)).validate_strings(text)
             except ValidationError as error:

@@ -138,6 +138,28 @@ class Daemon(Section):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+Duration = Annotated[str | float, PlainValidator(_duration)]
+
+
+class Retention(Section):
+    """How long what is kept; `forever` until somebody deletes it. Sessions take `defaults.ttl` where `sessions` is not
+    given; artifacts go with their session at the latest."""
+
+    sessions: Duration | None = None
+    artifacts: Duration = "forever"
+    environments: Duration = "7d"
+    exports: Duration = "7d"
+    agents: Duration = "7d"
+    tombstones: Duration = "90d"
+    clock_grace: Duration = "1h"
+    log_bytes: Annotated[int, Field(ge=10_000, le=1_000_000_000)] = 2_000_000
+    log_files: Annotated[int, Field(ge=1, le=100)] = 5
+
+    def of(self, name: str) -> float | None:
+        """A time to live in seconds by its name; `None` is for ever."""
+        return seconds(getattr(self, name))
+
+
 class Serve(Section):
     """`interactd serve`: Streamable HTTP and SSE."""
 
@@ -192,6 +214,50 @@ class Dispatch(Section):
     timeout_s: Annotated[float, Field(ge=0, le=7 * 86400, allow_inf_nan=False)] = 0
 
 
+class Budget(Section):
+    """What all turns on this machine together may cost on one local day."""
+
+    day_usd: Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)] | None = None
+    day_tokens: Annotated[int, Field(ge=1, le=10_000_000_000)] | None = None
+    day_steps: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    day_seconds: Annotated[float, Field(ge=1, le=31_536_000, allow_inf_nan=False)] | None = None
+
+    @property
+    def day(self) -> dict[str, float]:
+        """By unit, only what is set."""
+        given = self.model_dump(exclude_none=True)
+        return {name.removeprefix("day_"): value for name, value in given.items()}
+
+
+Usd = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
+
+
+class Price(Section):
+    """What a model costs, in dollars for a million tokens; cached and cache_write are as dear as input unless said."""
+
+    input: Usd
+    output: Usd
+    cached: Usd | None = None
+    cache_write: Usd | None = None
+
+
+class Hosted(Section):
+    """Assumptions for what the same would cost hosted, in dollars."""
+
+    session_hour_usd: Usd | None = None
+    sandbox_hour_usd: Usd | None = None
+    gb_month_usd: Usd | None = None
+
+
+def _priced(given: dict[str, Price]) -> dict[str, Price]:
+    for name in given:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,39}(/\S{1,200})?", name, re.IGNORECASE):
+            raise ValueError(
+                f"{name[:60]!r} names no model: expected provider/name, or a provider for all of its models"
+            )
+    return given
+
+
 def _provider_names(given: dict[str, Provider]) -> dict[str, Provider]:
     for name in given:
         if name in RESERVED or not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,39}", name):
@@ -212,8 +278,12 @@ class Config(Section):
     embedded: Embedded = Embedded()
     daemon: Daemon = Daemon()
     serve: Serve = Serve()
+    retention: Retention = Retention()
     webhooks: Webhooks = Webhooks()
     limits: Limits = Limits()
+    budget: Budget = Budget()
+    prices: Annotated[dict[str, Price], AfterValidator(_priced)] = Field(default_factory=dict[str, Price])
+    hosted: Hosted = Hosted()
     approvals: Annotated[dict[str, Any], PlainValidator(_approvals)] = Field(default_factory=dict[str, Any])
     """What every agent has to ask before doing, or need not ask: the only place that may loosen a policy."""
     dispatch: Dispatch = Dispatch()

@@ -172,7 +172,12 @@ def _slots(dispatch: Json) -> list[str]:
     return found
 
 
-_COUNTS = (("busy", "running or queued"), ("queued", "queued"), ("unread", "unread"))
+_COUNTS = (
+    ("busy", "running or queued"),
+    ("queued", "queued"),
+    ("unread", "unread"),
+    ("waiting", "waiting for an answer"),
+)
 
 
 def _ask_to_stop(paths: Paths, now: bool) -> tuple[int, int]:

@@ -99,6 +99,13 @@ def set_up(paths: Paths, *, foreground: bool, take_standard: bool | None = None)
     threading.excepthook = _uncaught_in_thread
 
 
+def set_rotation(max_bytes: int, files: int) -> None:
+    """Set how large the log file may grow, and how many old ones stay beside it, once the configuration is known."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _File):
+            handler.maxBytes, handler.backupCount = max_bytes, max(1, files)
+
+
 def set_level(name: str) -> None:
     """Set the level once the configuration is known."""
     logging.getLogger().setLevel(name.upper())

@@ -114,6 +114,7 @@ def _carry(paths: Paths, lock: Lock, listener: Listener, facts: dict[str, Any], 
     try:
         application, settings = build(paths)
         log.set_level(settings.log_level)
+        log.set_rotation(settings.log_bytes, settings.log_files)
 
         from interactd.daemon.server import Daemon
 
@@ -140,7 +141,12 @@ def _own_application(paths: Paths) -> tuple[Application, Settings]:
     from interactd.daemon.port import Settings
 
     settings = config.load(paths)
-    daemon = Settings(idle_exit_s=settings.daemon.idle_exit_s, log_level=settings.daemon.log_level)
+    daemon = Settings(
+        idle_exit_s=settings.daemon.idle_exit_s,
+        log_level=settings.daemon.log_level,
+        log_bytes=settings.retention.log_bytes,
+        log_files=settings.retention.log_files,
+    )
     return app.build(paths, settings), daemon
 
 

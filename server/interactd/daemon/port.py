@@ -11,10 +11,13 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """From the configuration file. `idle_exit_s` 0 never leaves; `log_level` is a name that logging knows."""
+    """From the configuration file. `idle_exit_s` 0 never leaves; `log_level` is a name that logging knows;
+    the log file is begun anew at `log_bytes`, and `log_files` old ones stay."""
 
     idle_exit_s: float = 1800.0
     log_level: str = "info"
+    log_bytes: int = 2_000_000
+    log_files: int = 5
     drain_s: float = 10.0
 
 

@@ -17,7 +17,10 @@ MAX_LIMIT = 200
 
 
 async def id_of(
-    store: ScheduleStore, kind: Literal["trigger", "execution", "webhook", "delivery"], text: Any, owner: str
+    store: ScheduleStore,
+    kind: Literal["trigger", "execution", "webhook", "delivery", "interaction"],
+    text: Any,
+    owner: str,
 ) -> str:
     """Return the whole id for an id or a unique part of one, of this owner's.
 
@@ -30,7 +33,8 @@ async def id_of(
     try:
         prefix = parse_prefix(kind, text)
     except InvalidArgument as error:
-        error.repair = f"list_{kind.replace('delivery', 'deliverie')}s shows the ids there are."
+        if kind != "interaction":
+            error.repair = f"list_{kind.replace('delivery', 'deliverie')}s shows the ids there are."
         raise
     assert len(prefix) <= len(PREFIXES[kind]) + ULID_LENGTH
     return await store.find(kind, prefix, owner)

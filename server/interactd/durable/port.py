@@ -167,6 +167,7 @@ class Schedules(Protocol):
         shell: bool = False,
         timeout_s: float | None = None,
         user_metadata: Json | None = None,
+        interaction_id: str | None = None,
         idempotency_key: str | None = None,
         by_hand: bool = False,
         caller: Caller = LOCAL,
@@ -177,6 +178,8 @@ class Schedules(Protocol):
             subscribed_events: some of `EVENTS`, or `*` for all (the default).
             background_only: leave out turns that somebody waits for; default: for the desktop only.
             allow_local: the URL may name this machine (`http://localhost:8000/...`).
+            interaction_id: tell of this interaction only, also if it has ended already. Such a webhook is not listed,
+                and forgotten after its deliveries.
             shell: `command` is one text for the shell instead of a list of words.
             by_hand: a person at the command line asks, and no model: only then may there be a command.
 

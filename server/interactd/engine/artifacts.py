@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-
 from interactd.engine.core import Core
-from interactd.errors import InteractdError, NotFound, SandboxUnavailable
+from interactd.engine.retention import leftovers
+from interactd.errors import NotFound, SandboxUnavailable
 from interactd.nouns import Caller, Json
 from interactd.sandbox.environments_port import Artifact, Environments
-
-log = logging.getLogger(__name__)
 
 
 def environments_of(core: Core) -> Environments:
@@ -51,14 +48,10 @@ async def pack(core: Core, interaction_id: str, names: list[str], caller: Caller
 
 
 async def forget(core: Core, session_id: str) -> None:
-    """Remove the contents that only a deleted session's artifacts referred to. What fails here is taken up again: the
-    store keeps the list of contents that nobody refers to."""
-    if core.environments is None:
-        return
-    try:
-        await core.environments.delete_artifacts(session_id)
-    except (InteractdError, OSError) as error:
-        log.warning("files of session %s are removed later: %s", session_id, error)
+    """Remove what only a deleted session referred to: contents, environments that were made for its turns, copies of
+    agents. What fails here is taken up again: the store keeps the lists."""
+    del session_id
+    await leftovers.clear(core)
 
 
 async def _seen(core: Core, interaction_id: str, caller: Caller) -> str:

@@ -16,6 +16,8 @@ from interactd.builtins.web import Fetcher
 from interactd.engine.dispatch.runners.lease import Lease
 from interactd.engine.dispatch.runners.others import Others
 from interactd.engine.events import Hub
+from interactd.engine.money.money import Money, MoneySettings
+from interactd.engine.retention.clock import ClockWatch
 from interactd.engine.run.history import History
 from interactd.engine.settings import EngineSettings
 from interactd.errors import Deleted, Expired, InteractdError, InvalidArgument, NotFound, Overloaded
@@ -24,6 +26,7 @@ from interactd.models.port import Catalog
 from interactd.nouns import Caller, Interaction, Session
 from interactd.sandbox.environments_port import Environments
 from interactd.store.port import IdempotencyKey, Store
+from interactd.store.retention_port import Retention
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -43,7 +46,11 @@ class Core:
         environments: Environments | None = None,
         fetcher: Fetcher | None = None,
         extra_tools: Sequence[BuiltinTool] = (),
+        watch: ClockWatch | None = None,
+        money: MoneySettings | None = None,
     ) -> None:
+        self.watch = watch
+        self.retention: Retention | None = getattr(store, "retention", None)
         self.agents = agents
         self.environments = environments
         self.fetcher = fetcher
@@ -54,6 +61,7 @@ class Core:
         self.catalog = catalog
         self.settings = settings
         self.clock = clock
+        self.money = Money(lambda: store.ledger, money or MoneySettings(), clock)
         self.hub = Hub()
         self.lease = Lease(store, settings)
         self.others = Others(store, self.lease.id)
@@ -73,6 +81,15 @@ class Core:
     def tool_names(self) -> frozenset[str]:
         """The names that tools of agents go by in policies, and their groups'."""
         return frozenset((*NAMES, *GROUPS, *(tool.name for tool in self.extra_tools)))
+
+    def may_delete(self) -> bool:
+        """Whether the clock can be believed, so that what is over by it may go."""
+        return self.watch is None or self.watch.trusted
+
+    async def look_at_clock(self) -> None:
+        """See `ClockWatch.look`."""
+        if self.watch is not None:
+            await self.watch.look(self.store)
 
     async def finish(self, work: Coroutine[Any, Any, T]) -> T:
         """Do `work` as a task of the engine's own: the caller may be cancelled, the work goes on to its end."""

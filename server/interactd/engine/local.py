@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from interactd.agents.port import AgentDefinition, AgentProblem, Agents
 from interactd.builtins.port import BuiltinTool
@@ -14,6 +14,8 @@ from interactd.builtins.web import Fetcher
 from interactd.durable.port import Schedules
 from interactd.engine import artifacts, inbox, respond, sessions, turns, waiting
 from interactd.engine.approvals.deadlines import keep_deadlines
+from interactd.engine.archive.answers import Exported, Imported, Progress
+from interactd.engine.archive.service import ArchiveService
 from interactd.engine.checks.arguments import check_limit
 from interactd.engine.checks.text import check_text
 from interactd.engine.core import Core
@@ -22,7 +24,13 @@ from interactd.engine.dispatch.queue import Queue
 from interactd.engine.dispatch.recovery import adopt
 from interactd.engine.dispatch.runners.keeper import Keeper
 from interactd.engine.dispatch.sweeper import sweep_for_ever
+from interactd.engine.money import usage as spending
+from interactd.engine.money.money import MoneySettings
 from interactd.engine.port import Event, Inbox, Result, Standing
+from interactd.engine.retention.clock import ClockWatch
+from interactd.engine.retention.settings import RetentionSettings
+from interactd.engine.retention.storage import storage, vacuum
+from interactd.engine.retention.tending import Tending
 from interactd.engine.settings import EngineSettings
 from interactd.engine.triggered import TriggeredTurns, schedules_of
 from interactd.errors import StorageError, StorageFull
@@ -46,6 +54,9 @@ class LocalEngine:
         environments: where agents work; started by `start`, closed by `aclose`.
         fetcher: the web, for url_fetch and http hooks.
         extra_tools: tools that an agent's manifest may name besides the built-in ones.
+        retention: how long what is kept.
+        watch: whether the clock can be believed; without one it always is.
+        money: prices, the day's budget; without it no model but those of this machine has a price of its own.
         schedules: triggers and webhooks; started by `start`, closed by `aclose`.
     """
 
@@ -60,6 +71,9 @@ class LocalEngine:
         environments: Environments | None = None,
         fetcher: Fetcher | None = None,
         extra_tools: Sequence[BuiltinTool] = (),
+        retention: RetentionSettings | None = None,
+        watch: ClockWatch | None = None,
+        money: MoneySettings | None = None,
         schedules: Schedules | None = None,
     ) -> None:
         self._core = Core(
@@ -71,8 +85,13 @@ class LocalEngine:
             environments=environments,
             fetcher=fetcher,
             extra_tools=extra_tools,
+            watch=watch,
+            money=money,
         )
         self._queue = Queue(self._core)
+        self._retention = retention or RetentionSettings()
+        self._tending = Tending(self._core, self._queue, self._retention)
+        self._archive = ArchiveService(self._core)
         self._keeper = Keeper(self._core, self._queue)
         self._schedules = schedules
         if schedules is not None:
@@ -88,10 +107,13 @@ class LocalEngine:
         if self._core.environments is not None:
             await self._core.environments.start(alone=not self._core.others.live)
         self._started_at = self._core.clock()
+        await self._archive.start(alone=not self._core.others.live)
+        await self._core.look_at_clock()
         await adopt(self._core, self._queue)
         self._watches = [
             asyncio.create_task(sweep_for_ever(self._core, self._queue, self._keeper), name="sweeper"),
             asyncio.create_task(keep_deadlines(self._core, self._queue), name="deadlines"),
+            asyncio.create_task(self._tending.for_ever(), name="retention"),
         ]
         if self._schedules is not None:
             await self._schedules.start()
@@ -133,6 +155,7 @@ class LocalEngine:
             watch.cancel()
         await asyncio.gather(*self._watches, return_exceptions=True)
         self._watches = []
+        await self._archive.aclose()
         await self._keeper.aclose()
         await self._core.finished(_LAST_WRITES_S)
         if self._schedules is not None:
@@ -146,7 +169,7 @@ class LocalEngine:
 
     @property
     def busy(self) -> int:
-        return self._queue.running + self._queue.queued
+        return self._queue.running + self._queue.queued + self._archive.busy
 
     # -- sessions --------------------------------------------------------------------------------------------
     async def create_session(
@@ -228,7 +251,11 @@ class LocalEngine:
     async def _delete(self, session_id: str, caller: Caller) -> Receipt:
         receipt = await sessions.delete(self._core, self._queue, session_id, caller=caller)
         await artifacts.forget(self._core, receipt.session_id)
-        return receipt
+        retention = self._core.retention
+        return receipt if retention is None else await retention.receipt(receipt.session_id) or receipt
+
+    async def keep_session(self, session_id: str, ttl_s: float | None = None, *, caller: Caller = LOCAL) -> Session:
+        return await sessions.keep(self._core, session_id, ttl_s, caller=caller)
 
     async def transcript(
         self, session_id: str, *, limit: int = 10, before: str | None = None, caller: Caller = LOCAL
@@ -349,6 +376,62 @@ class LocalEngine:
     def schedules(self) -> Schedules:
         return schedules_of(self._schedules)
 
+    # -- data ------------------------------------------------------------------------------------------------
+    async def export_data(
+        self,
+        session_ids: list[str] | None = None,
+        *,
+        path: str | None = None,
+        with_environments: bool = False,
+        replace: bool = False,
+        wait_s: float | None = None,
+        progress: Progress | None = None,
+        caller: Caller = LOCAL,
+    ) -> Exported | None:
+        return await self._archive.export(
+            session_ids,
+            path=path,
+            with_environments=with_environments,
+            replace=replace,
+            wait_s=wait_s,
+            progress=progress,
+            caller=caller,
+        )
+
+    async def import_data(
+        self,
+        path: str,
+        *,
+        dry_run: bool = False,
+        as_new: bool = False,
+        restore: bool = False,
+        wait_s: float | None = None,
+        progress: Progress | None = None,
+        caller: Caller = LOCAL,
+    ) -> Imported | None:
+        return await self._archive.import_(
+            path,
+            dry_run=dry_run,
+            as_new=as_new,
+            restore=restore,
+            wait_s=wait_s,
+            progress=progress,
+            caller=caller,
+        )
+
+    async def read_export(
+        self, name: str, *, offset: int = 0, limit: int = 1_000_000, caller: Caller = LOCAL
+    ) -> tuple[int, bytes]:
+        del caller
+        return await self._archive.read(name, offset, limit)
+
+    async def storage(self, *, caller: Caller = LOCAL) -> Json:
+        return await storage(self._core, self._retention, caller)
+
+    async def vacuum(self, *, caller: Caller = LOCAL) -> Json:
+        del caller
+        return await vacuum(self._core)
+
     # -- looking around --------------------------------------------------------------------------------------
     async def search(
         self,
@@ -370,6 +453,23 @@ class LocalEngine:
     async def models(self, *, refresh: bool = False, caller: Caller = LOCAL) -> list[ModelInfo]:
         return await self._core.catalog.list(connection=caller.connection, refresh=refresh)
 
+    # -- money -----------------------------------------------------------------------------------------------
+    async def usage(
+        self, *, by: str = "day", since_s: float | None = None, limit: int = 50, caller: Caller = LOCAL
+    ) -> Json:
+        return await spending.usage(self._core, by, since_s, check_limit(limit, 1_000), caller)
+
+    async def set_budget(self, session_id: str, budget: Any, *, caller: Caller = LOCAL) -> Json:
+        return await spending.set_budget(self._core, session_id, budget, caller)
+
+    async def costs(
+        self, *, interaction_ids: Sequence[str] = (), session_ids: Sequence[str] = (), caller: Caller = LOCAL
+    ) -> dict[str, Json]:
+        return await spending.costs(self._core, interaction_ids, session_ids, caller)
+
+    async def price(self, model: str, *, caller: Caller = LOCAL) -> Json:
+        return await spending.price(self._core, model, caller)
+
     async def status(self, *, caller: Caller = LOCAL) -> Json:
         core = self._core
         return {
@@ -383,5 +483,6 @@ class LocalEngine:
             "store": await core.store.stats(),
             "auto": await core.catalog.explain_auto(connection=caller.connection),
             "home": core.settings.home,
+            "spent": await spending.today(core),
             **({} if self._schedules is None else {"schedules": await self._schedules.status(caller=caller)}),
         }

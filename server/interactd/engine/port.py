@@ -5,12 +5,13 @@ Every id argument may be shortened to a unique prefix. All methods raise `Intera
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from interactd.agents.port import AgentDefinition, AgentProblem
 from interactd.durable.port import Schedules
+from interactd.engine.archive.answers import Exported, Imported, Progress
 from interactd.models.port import ModelInfo
 from interactd.nouns import LOCAL, Caller, GenerationConfig, Interaction, Json, Session, Step
 from interactd.sandbox.environments_port import Artifact, Environments
@@ -44,6 +45,8 @@ class Result:
     nobody answers. Both are answered through `respond` with `"allow"` or `"deny"`, or with `{"decision": "allow" |
     "deny", "scope"?: "call" | "run" | "session", "reason"?: text}`; the agent is told the reason.
     """
+    cost: Json | None = None
+    """What it has cost, and what is left of the budgets that it is under (`engine.money.Money.cost`)."""
     replayed: bool = False
     """True when an idempotency key gave an earlier call's interaction."""
 
@@ -253,6 +256,78 @@ class Engine(Protocol):
         """Cancel what runs in it and remove it."""
         ...
 
+    async def keep_session(self, session_id: str, ttl_s: float | None = None, *, caller: Caller = LOCAL) -> Session:
+        """Give a session another time to live, which begins now: seconds, 0 for ever, `None` the default. Also one that
+        has expired, as long as it is there."""
+        ...
+
+    async def export_data(
+        self,
+        session_ids: list[str] | None = None,
+        *,
+        path: str | None = None,
+        with_environments: bool = False,
+        replace: bool = False,
+        wait_s: float | None = None,
+        progress: Progress | None = None,
+        caller: Caller = LOCAL,
+    ) -> Exported | None:
+        """Write sessions (`None`: everything of the caller's) with all that belongs to them into one zip.
+
+        Args:
+            path: the file, or a folder to put it into; `None` is the data folder's `exports`.
+            with_environments: the files of workspaces too.
+            replace: write over a file that is there.
+            wait_s: return `None` when it is not done by then; it goes on, and the same call finds it again. Without it
+                the call waits to the end, and cancelling it stops the work and leaves nothing.
+            progress: told now and then what is being written.
+
+        Raises: NotFound, AmbiguousId, Deleted, Expired (a session); Conflict, StorageFull, StorageError.
+        """
+        ...
+
+    async def import_data(
+        self,
+        path: str,
+        *,
+        dry_run: bool = False,
+        as_new: bool = False,
+        restore: bool = False,
+        wait_s: float | None = None,
+        progress: Progress | None = None,
+        caller: Caller = LOCAL,
+    ) -> Imported | None:
+        """Bring in what `export_data` wrote, whole or not at all. What is here and equal is skipped.
+
+        Args:
+            path: the file, or the name or `interactd://exports/` URI of an export of this machine.
+            dry_run: check everything, keep nothing.
+            as_new: give everything new ids.
+            restore: bring back what was deleted or had expired here.
+            wait_s, progress: as in `export_data`.
+
+        Raises:
+            InvalidArgument: it is no archive, or a damaged or hostile one; `member` and `line` say where.
+            Conflict: something here differs from it, or was deleted here.
+            NotFound, StorageFull, StorageError.
+        """
+        ...
+
+    async def read_export(
+        self, name: str, *, offset: int = 0, limit: int = 1_000_000, caller: Caller = LOCAL
+    ) -> tuple[int, bytes]:
+        """The size of an export in the data folder, and up to `limit` of its bytes from `offset`. Raises: NotFound."""
+        ...
+
+    async def storage(self, *, caller: Caller = LOCAL) -> Json:
+        """What takes how much, and what goes when: `{"database", "files", "total_bytes", "expiring", "retention",
+        "clock_doubted"}`."""
+        ...
+
+    async def vacuum(self, *, caller: Caller = LOCAL) -> Json:
+        """Rewrite the database without its unused parts. Raises: StorageFull: no room to do it in."""
+        ...
+
     async def search(
         self,
         query: str,
@@ -315,6 +390,32 @@ class Engine(Protocol):
 
     async def models(self, *, refresh: bool = False, caller: Caller = LOCAL) -> list[ModelInfo]:
         """What is reachable with the keys of the caller's connection, and why the rest is not."""
+        ...
+
+    async def usage(
+        self, *, by: str = "day", since_s: float | None = None, limit: int = 50, caller: Caller = LOCAL
+    ) -> Json:
+        """What was spent, by `day`, `model`, `agent` or `session`, in the last `since_s` seconds (whole days of what
+        deleted sessions cost): `{"by", "since", "lines", "more", "total", "today", "stored_bytes", "hosted"}`. A line
+        has `key` (`None`: deleted sessions, or turns without an agent), `calls`, `tokens`, `input`, `output`,
+        `thought`, `cached`, `usd` (`None`: no price known), `unsure_usd` and `unpriced_calls` where there are any,
+        `active_s` and `sandbox_s`. `hosted` is an estimate (`engine.money.hosted`)."""
+        ...
+
+    async def set_budget(self, session_id: str, budget: Any, *, caller: Caller = LOCAL) -> Json:
+        """Replace what a session's turns together may cost, `None` for no limit; as `costs` of it, with its
+        `session_id`. What was spent stays counted."""
+        ...
+
+    async def costs(
+        self, *, interaction_ids: Sequence[str] = (), session_ids: Sequence[str] = (), caller: Caller = LOCAL
+    ) -> dict[str, Json]:
+        """What turns and sessions have cost, by whole id: `{"usd", "tokens", "steps", "seconds", "budget"?, "left"?}`,
+        and `unsure_usd`, `unpriced_calls`, `reserved_usd`, `sandbox_seconds` where there are any."""
+        ...
+
+    async def price(self, model: str, *, caller: Caller = LOCAL) -> Json:
+        """What a model costs: `{"model", "price"}`, the latter `None` (and a `repair`) when nobody knows."""
         ...
 
     async def status(self, *, caller: Caller = LOCAL) -> Json:

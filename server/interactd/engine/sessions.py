@@ -233,6 +233,18 @@ async def delete(core: Core, queue: Queue, session_id: str, *, caller: Caller) -
         return await core.store.delete_session(whole, core.clock())
 
 
+async def keep(core: Core, session_id: str, ttl_s: float | None, *, caller: Caller) -> Session:
+    """See `Engine.keep_session`."""
+    whole = await core.session_id(session_id)
+    ttl = check_ttl(ttl_s, core.settings.default_ttl_s)
+    async with core.session_lock(whole):
+        session = await core.any_session(whole, caller)
+        if session.deleted_at is not None:
+            core.check_alive(session)
+        await core.store.set_expiry(whole, ttl, None if ttl is None else core.clock() + ttl)
+        return await core.any_session(whole, caller)
+
+
 async def _fork_point(core: Core, source: Session, wanted: str | None) -> tuple[str | None, int]:
     point = wanted or source.head
     if point is None:

@@ -110,6 +110,12 @@ async def send(
                 field="approvals" if on_terms.approvals else "environment",
             )
         chosen = await core.catalog.resolve(name, connection=caller.connection)
+        await core.money.check_price(
+            chosen,
+            ("The turn's", on_terms.budget),
+            ("The session's", session.budget),
+            ("The agent's", None if definition is None else definition.budget),
+        )
         return await core.finish(
             _accept(core, queue, whole, previous, asked, chosen, key, caller, definition, of_agent, on_terms)
         )

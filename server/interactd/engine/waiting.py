@@ -47,6 +47,7 @@ async def result_of(
         queue_position=position,
         queue_reason=reason,
         waiting_for=waiting_for(unanswered(steps)) if interaction.status == "requires_action" else [],
+        cost=await core.money.cost(interaction),
         replayed=replayed,
     )
 

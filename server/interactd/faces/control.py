@@ -16,7 +16,7 @@ from typing import Any, Protocol, cast
 
 from interactd.engine.port import Engine
 from interactd.errors import InteractdError, InvalidArgument, Overloaded
-from interactd.faces import schedules, wire
+from interactd.faces import data, schedules, wire
 from interactd.faces.arguments import arguments_of, closest
 from interactd.faces.failures import internal
 from interactd.faces.lines import LineReader, Overlong
@@ -213,6 +213,13 @@ async def _delete_environment(control: Control, params: Json, _: Emit) -> Json:
     return {**receipt, "deleted_at": wire.iso(receipt["deleted_at"])}
 
 
+def _data(call: data.Call) -> Method:
+    async def method(control: Control, params: Json, emit: Emit) -> Any:
+        return await call(control.engine, params, emit, control.caller)
+
+    return method
+
+
 def _schedule(call: schedules.Call) -> Method:
     async def method(control: Control, params: Json, _: Emit) -> Any:
         return await call(control.engine, control.caller, params)
@@ -269,11 +276,16 @@ METHODS: dict[str, Method] = {
     "delete_session": _engine(Engine.delete_session),
     "search": _engine(Engine.search),
     "models": _engine(Engine.models),
+    "usage": _engine(Engine.usage),
+    "set_budget": _engine(Engine.set_budget),
+    "costs": _engine(Engine.costs),
+    "price": _engine(Engine.price),
     "artifacts": _engine(Engine.artifacts),
     "zip_artifacts": _engine(Engine.zip_artifacts),
     "list_environments": _list_environments,
     "get_environment": _environment(Environments.get),
     "environment_files": _environment(Environments.files),
     "delete_environment": _delete_environment,
+    **{name: _data(call) for name, call in data.METHODS.items()},
     **{name: _schedule(call) for name, call in schedules.METHODS.items()},
 }

@@ -102,6 +102,7 @@ def webhook(value: Webhook) -> Json:
         status=value.status,
         background_only=value.background_only,
         allow_local=value.allow_local or None,
+        interaction_id=value.interaction_id,
         user_metadata=value.user_metadata,
         signing_secrets=secrets or None,
         failing_since=iso(value.failing_since),

@@ -35,6 +35,7 @@ def session(value: Session) -> Json:
             agent=value.agent,
             agent_pins=value.agent_pins or None,
             environment=value.environment,
+            budget=value.budget,
             system_instruction=value.system_instruction,
             generation_config=value.generation_config.as_dict() or None,
             tools=value.tools or None,
@@ -69,6 +70,7 @@ def interaction(value: Interaction) -> Json:
             agent_hash=value.agent_hash,
             environment_id=value.environment_id,
             isolation=value.isolation,
+            budget=value.budget,
             background=value.background or None,
             parent_id=value.parent_id,
             approvals=value.approvals,
@@ -109,6 +111,7 @@ def result(value: Result) -> Json:
             queue_position=value.queue_position,
             queue_reason=value.queue_reason,
             waiting_for=value.waiting_for or None,
+            cost=value.cost,
             replayed=value.replayed or None,
         ),
     }
@@ -144,7 +147,7 @@ def receipt(value: Receipt) -> Json:
         "session_id": value.session_id,
         "deleted_at": iso(value.deleted_at),
         "removed": value.removed,
-        **_set(kept=value.kept or None),
+        **_set(kept=value.kept or None, pending=value.pending or None),
     }
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from interactd.models.codecs.thinking import claude
+
 DEFAULTS: Final = {
     "openai": "gpt-5.5",
     "anthropic": "claude-sonnet-5",
@@ -64,6 +66,27 @@ _WINDOWS: Final = {
     "gpt-oss": 131_072,
 }
 
+# The most that one answer can hold, thoughts counted in.
+_OUTPUTS: Final = {
+    "gpt-3.5": 4_096,
+    "gpt-4": 8_192,
+    "gpt-4-turbo": 4_096,
+    "gpt-4o": 16_384,
+    "gpt-4.1": 32_768,
+    "gpt-5": 128_000,
+    "gpt-6": 128_000,
+    "chatgpt-4o": 16_384,
+    "codex-mini": 100_000,
+    "o1": 100_000,
+    "o1-mini": 65_536,
+    "o1-preview": 32_768,
+    "o3": 100_000,
+    "o4-mini": 100_000,
+    "gemini-": 65_536,
+    "gemini-1.5": 8_192,
+    "gemini-2.0": 8_192,
+}
+
 _NO_CHAT: Final = ("embed", "bge-", "minilm", "rerank", "whisper", "tts", "clip-", "stable-diffusion")
 
 
@@ -79,6 +102,14 @@ def window(name: str) -> int | None:
     """Return how many tokens a hosted model can read, if known. Vendor prefixes (`meta/…`) are looked past."""
     word = name.lower().rpartition("/")[2]
     return _WINDOWS.get(_longest(word, _WINDOWS))
+
+
+def output(name: str) -> int | None:
+    """Return the most tokens that one answer of a hosted model can have, thoughts included, if known."""
+    word = name.lower().rpartition("/")[2]
+    if "claude" in word:
+        return claude(word).max_output
+    return _OUTPUTS.get(_longest(word, _OUTPUTS))
 
 
 def chats(name: str) -> bool:

@@ -7,10 +7,11 @@ Cancelling the task that reads the stream stops the provider call in flight (the
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from interactd.errors import InteractdError
 from interactd.nouns import GenerationConfig, Json, Step, Usage
 
 FinishReason = Literal["stop", "tool_calls", "length", "content_filter", "refusal", "unknown"]
@@ -34,6 +35,9 @@ class ModelRequest:
     tools: list[Json] = field(default_factory=list[Json])
     config: GenerationConfig = field(default_factory=GenerationConfig)
     cache_key: str | None = None
+    before_retry: Callable[[InteractdError], Awaitable[None]] | None = None
+    """Called before the same request is sent once more, with what became of it: it may have to be paid for twice. What
+    it raises ends the call."""
 
 
 @dataclass(slots=True)
@@ -96,6 +100,11 @@ class Model(Protocol):
     @property
     def label(self) -> str:
         """`provider/name`, as shown and stored."""
+        ...
+
+    @property
+    def base_url(self) -> str | None:
+        """Where it is called, which says who sends the bill; `None` for what runs in this process or a child of it."""
         ...
 
     def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:

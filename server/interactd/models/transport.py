@@ -88,6 +88,10 @@ class HttpModel:
     def label(self) -> str:
         return f"{self.provider}/{self._name}"
 
+    @property
+    def base_url(self) -> str | None:
+        return self._provider.base_url
+
     def __repr__(self) -> str:
         return f"<HttpModel {self.label}>"
 
@@ -116,6 +120,8 @@ class HttpModel:
                 raise error from None
             log.info("%s: %s; trying again in %.1f s", self.label, error.code, delay)
             await asyncio.sleep(delay)
+            if request.before_retry is not None:
+                await request.before_retry(error)
             attempt += 1
 
     async def _attempt(self, request: ModelRequest, deadline: float) -> AsyncGenerator[ModelEvent]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from interactd.nouns import Json
+from interactd.sandbox.carrying_port import Carrier
 from interactd.sandbox.egress.log import RequestLog
 from interactd.sandbox.port import Exit, Isolation, Level, Output
 
@@ -131,8 +132,23 @@ class Environments(Protocol):
         (`alone=False`) what is half-made may be its, and stays."""
         ...
 
-    async def create(self, body: Mapping[str, Any], *, owner: str = "local", cwd: str | None = None) -> Environment:
+    @property
+    def carrier(self) -> Carrier:
+        """Takes workspaces and kept files into archives and out of them."""
+        ...
+
+    async def create(
+        self,
+        body: Mapping[str, Any],
+        *,
+        owner: str = "local",
+        cwd: str | None = None,
+        made_for: str | None = None,
+    ) -> Environment:
         """Create from an Interactions API body `{sources, env, network, limits, approvals, from_environment}`.
+
+        `made_for` is the session whose turn needed one: nobody asked for it by itself, so it goes when no session uses
+        it any more.
 
         Raises:
             InvalidArgument: a field is wrong (named, with what was expected).

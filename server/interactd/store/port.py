@@ -250,8 +250,10 @@ class Store(Protocol):
         """
         ...
 
-    async def requeue(self, interaction_id: str, epoch: int, *, pending: Json | None) -> Interaction:
-        """Put a running interaction back into its session's line, with this note.
+    async def requeue(
+        self, interaction_id: str, epoch: int, *, pending: Json | None, bill: Bill | None = None
+    ) -> Interaction:
+        """Put a running interaction back into its session's line, with this note; the bill as for `settle`.
 
         Raises:
             Fenced: see above.

@@ -15,10 +15,11 @@ class Trimmed:
 
     keys: int = 0
     tombstones: int = 0
+    artifacts: int = 0
 
     @property
     def any(self) -> bool:
-        return bool(self.keys or self.tombstones)
+        return bool(self.keys or self.tombstones or self.artifacts)
 
 
 class Retention(Protocol):
@@ -45,8 +46,10 @@ class Retention(Protocol):
         """Hashes that some session pins or an open turn runs with."""
         ...
 
-    async def trim(self, *, keys_before: float, tombstones_before: float, limit: int = 500) -> Trimmed:
-        """Remove a few idempotency keys and tombstones (environments' too) older than these times."""
+    async def trim(
+        self, *, keys_before: float, tombstones_before: float, artifacts_before: float = 0, limit: int = 500
+    ) -> Trimmed:
+        """Remove a few idempotency keys, tombstones (environments' too) and artifacts older than these times."""
         ...
 
     async def sizes(self) -> Json:

@@ -139,6 +139,8 @@ class Webhook:
     status: WebhookStatus = "enabled"
     background_only: bool = False
     allow_local: bool = False
+    interaction_id: str | None = None
+    """Told of this one only; not listed, and forgotten with its deliveries."""
     user_metadata: Json | None = None
     signing_secrets: list[Json] = field(default_factory=list[Json])
     """Newest first: `{"ref", "truncated_secret", "expire_at"}`; the secret itself is in the vault under `ref`."""
@@ -215,7 +217,9 @@ class ScheduleStore(Protocol):
         a delivery because an interaction was settled."""
         ...
 
-    async def find(self, kind: Literal["trigger", "execution", "webhook", "delivery"], prefix: str, owner: str) -> str:
+    async def find(
+        self, kind: Literal["trigger", "execution", "webhook", "delivery", "interaction"], prefix: str, owner: str
+    ) -> str:
         """The owner's one id that starts so. Raises: NotFound, AmbiguousId."""
         ...
 
@@ -301,7 +305,12 @@ class ScheduleStore(Protocol):
 
     # -- webhooks --------------------------------------------------------------------------------------------
     async def add_webhook(self, webhook: Webhook, key: IdempotencyKey | None, most: int) -> Started:
-        """Raises: Conflict, as add_trigger."""
+        """Insert it. One for an interaction that has ended, or waits for an answer, already is told of that now.
+
+        Raises:
+            Conflict: as add_trigger.
+            NotFound: its interaction.
+        """
         ...
 
     async def get_webhook(self, webhook_id: str) -> Webhook:

@@ -79,6 +79,7 @@ async def run_story(root: Path, kills: int, seed: int) -> None:
         print(f"{world.deaths} deaths, {len(story.runs)} runs, {story.questions} questions, {story.unknown} unknown")
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_one_of_two_daemons_is_killed_again_and_again(tmp_path: Path) -> None:
     await run_story(tmp_path / "home", 6, seed=4)

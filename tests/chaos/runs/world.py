@@ -297,9 +297,9 @@ def unmount(root: Path) -> None:
 def configure(home: Home, provider: FakeProvider, more: str = "") -> None:
     home.paths.make()
     home.paths.config_file.write_text(
-        f'[defaults]\nmodel = "fake/fake-model-1"\n{more}\n'
+        f'[defaults]\nmodel = "fake/fake-model-1"\n'
         f'[providers.fake]\nkind = "openai-chat"\nbase_url = "{provider.base_url}"\n'
-        f'models = ["fake-model-1"]\nallow_http = true\n'
+        f'models = ["fake-model-1"]\nallow_http = true\n{more}\n'
     )
 
 

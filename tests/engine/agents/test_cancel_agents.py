@@ -68,8 +68,14 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def begun(it: Rig, interaction_id: str, mark: str) -> None:
     await until(lambda: len(alive(f"sleep {mark}")) >= 2)
+    await printed(it, interaction_id)
+
+
+async def printed(it: Rig, interaction_id: str) -> None:
+    """Wait until the code that runs has said that it began."""
     run = it.engine._queue.run_of(interaction_id)  # pyright: ignore[reportPrivateUsage]
-    await until(lambda: any("began" in str(step.body) for step in run.partial()) if run else False)
+    assert run is not None
+    await until(lambda: any("began" in str(step.body.get("result")) for step in run.partial()))
 
 
 @pytest.mark.parametrize("language", ["python", "bash"])
@@ -111,8 +117,7 @@ async def test_files_that_take_long_do_not_keep_the_end_and_are_not_lost(tmp_pat
         session = await it.session()
         sent = await it.engine.send_turn(session.id, "go")
         waiter = asyncio.create_task(it.engine.wait(sent.interaction.id, PATIENCE_S))
-        run = it.engine._queue.run_of(sent.interaction.id)  # pyright: ignore[reportPrivateUsage]
-        await until(lambda: run is not None and any("began" in str(step.body) for step in run.partial()))
+        await printed(it, sent.interaction.id)
         done = await it.engine.cancel(sent.interaction.id)
         assert done.interaction.status == "cancelled"
         assert (await waiter).interaction.status == "cancelled"
@@ -131,7 +136,7 @@ async def test_a_runner_that_hangs_is_settled_from_outside_with_what_it_had(tmp_
         sent = await it.engine.send_turn(session.id, "go")
         run = it.engine._queue.run_of(sent.interaction.id)  # pyright: ignore[reportPrivateUsage]
         assert run is not None
-        await until(lambda: any("began" in str(step.body.get("result")) for step in run.partial()))
+        await printed(it, sent.interaction.id)
         run.stop = lambda why: None  # type: ignore[method-assign]
         done = await it.engine.cancel(sent.interaction.id)
         assert done.interaction.status == "cancelled"

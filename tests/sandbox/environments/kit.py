@@ -119,6 +119,8 @@ def processes_over(folder: Path) -> list[str]:
                 mounts = (entry / "mountinfo").read_text(errors="replace")
             except OSError:
                 continue
+            if "inside/spawner.py" in line:
+                continue  # the helper outside of all sandboxes, which is there while the daemon is
             if str(folder) in line or any(_shows(mount.split(), folder, disks) for mount in mounts.splitlines()):
                 found.append(f"{entry.name}: {line[:200]}")
     return found

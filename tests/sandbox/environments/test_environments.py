@@ -15,6 +15,7 @@ import pytest
 from interactd.errors import Conflict, Deleted, Expired, InteractdError, InvalidArgument, NotFound, SandboxUnavailable
 from interactd.sandbox.port import Level
 from sandbox.environments.kit import DAY, World, processes_over, world
+from support.agent_folders import Home
 
 pytestmark = pytest.mark.anyio
 
@@ -387,3 +388,27 @@ async def test_without_network_there_is_none_and_the_log_is_empty(w: World) -> N
         with pytest.raises(InvalidArgument, match="could not be cloned"):
             await w.environments.create({"sources": [{"type": "repository", "source": "https://host.invalid/a/b.git"}]})
     assert len(await w.environments.list()) == 1
+
+
+async def test_an_agent_can_change_its_copies_of_read_only_sources(w: World, tmp_path: Path) -> None:
+    """An agent's own `sources/` are kept read-only by hash; what is in its workspace is its own."""
+    home = Home(tmp_path / "agents")
+    sources = home.config_agent("mine") / "sources"
+    (sources / "deep").mkdir(parents=True)
+    (sources / "deep" / "notes.txt").write_text("kept\n")
+    (sources / "tool.sh").write_text("#!/bin/sh\necho ran\n")
+    (sources / "tool.sh").chmod(0o755)
+    definition = home.resolve("mine")
+    kept = definition.folder / "sources"
+    assert stat.S_IMODE((kept / "tool.sh").stat().st_mode) == 0o555
+    mounted = {"type": "local", "source": str(kept), "target": "fixed", "mode": "mount"}
+    environment = await w.environments.create({"sources": [*definition.environment["sources"], mounted]})
+    async with w.environments.lease(environment.id, await w.interaction()) as space:
+        ran = await space.run_bash(
+            "stat -c '%a %U' deep deep/notes.txt tool.sh && echo more >> deep/notes.txt && echo new > deep/new"
+            " && ./tool.sh && rm tool.sh && cat deep/notes.txt; echo x >> fixed/deep/notes.txt || echo refused"
+        )
+        assert ran.output.replace("\n", " ").startswith("755 agent 644 agent 755 agent ran kept more "), ran
+        assert ran.output.endswith("refused\n")
+    assert (kept / "deep" / "notes.txt").read_text() == "kept\n"
+    assert (kept / "tool.sh").exists()

@@ -19,21 +19,21 @@ AN_INTERACTION = Interaction("int_1", "ses_1", "completed", 1.0)
 AN_EXECUTION = Execution("exe_1", "trg_1", "local", "s", 1.0, "in_progress", "manual", 1.0)
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        lambda db: hooks.with_news(db, AN_INTERACTION, 1.0),
-        lambda db: executions.claim(db, 1.0, 1.0),
-        lambda db: executions.expire(db, 1.0),
-        lambda db: triggers.move_up(db, 1.0),
-        lambda db: triggers.skip_queued(db, "trg_1", "paused", 1.0),
-        lambda db: triggers.due(db, 1.0),
-        lambda db: executions.page(db, "local", "trg_1", None, 20, None),
-        lambda db: webhooks.claim(db, 1.0, 1.0, {}, 4),
-        lambda db: webhooks.attempted(db, "msg_1", 1.0, Attempt(1, 1.0, True), None, None, None),
-        waits.due,
-    ],
-)
+QUERIES: list[Callable[[sqlite3.Connection], Any]] = [
+    lambda db: hooks.with_news(db, AN_INTERACTION, 1.0),
+    lambda db: executions.claim(db, 1.0, 1.0),
+    lambda db: executions.expire(db, 1.0),
+    lambda db: triggers.move_up(db, 1.0),
+    lambda db: triggers.skip_queued(db, "trg_1", "paused", 1.0),
+    lambda db: triggers.due(db, 1.0),
+    lambda db: executions.page(db, "local", "trg_1", None, 20, None),
+    lambda db: webhooks.claim(db, 1.0, 1.0, {}, 4),
+    lambda db: webhooks.attempted(db, "msg_1", 1.0, Attempt(1, 1.0, True), None, None, None),
+    waits.due,
+]
+
+
+@pytest.mark.parametrize("query", QUERIES)
 async def test_nothing_reads_the_whole_of_a_table_that_grows(
     tmp_path: Path, query: Callable[[sqlite3.Connection], Any]
 ) -> None:

@@ -11,7 +11,7 @@ from interactd.sandbox.environments_port import Environment
 from interactd_tools.answers import places as read
 from interactd_tools.answers.text import answer, call, compact, iso, plural, tokens, when
 from interactd_tools.arguments.fields import DEFAULT_TOKENS, Arguments, Cursor, Offset, pack_cursor, refuse
-from interactd_tools.arguments.places import EnvironmentId, FileName
+from interactd_tools.arguments.places import Approvals, EnvironmentId, FileName
 from interactd_tools.context import Annotations, CallContext, ToolResult
 from interactd_tools.registry import tool
 
@@ -72,6 +72,9 @@ class CreateEnvironment(Arguments):
             ),
         ]
         | None
+    ) = None
+    approvals: (
+        Annotated[Approvals, Field(description="What its runs ask before: as in run_agent_background.")] | None
     ) = None
 
 

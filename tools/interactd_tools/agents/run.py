@@ -10,6 +10,7 @@ from interactd.agents.port import DEFAULT_AGENT
 from interactd.engine.port import Result
 from interactd.errors import InteractdError, InvalidArgument
 from interactd_tools.answers.interaction import View, show
+from interactd_tools.arguments.amounts import Budget
 from interactd_tools.arguments.content import Input
 from interactd_tools.arguments.dispatch import Shown, dispatch_of
 from interactd_tools.arguments.fields import DEFAULT_TOKENS, Arguments, Key, Line, SessionId
@@ -37,6 +38,7 @@ class RunAgentBackground(Arguments):
     max_tokens: Annotated[RunTokens, Field(description="In and out, of the whole run.")] | None = None
     max_seconds: RunSeconds | None = None
     dispatch: Shown | None = None
+    budget: Annotated[Budget, Field(description="As in send_turn.")] | None = None
     idempotency_key: Key | None = None
 
 
@@ -100,6 +102,7 @@ async def _send(
         environment=args.environment if args.session_id else None,
         limits=limits(args.max_steps, args.max_tokens, args.max_seconds),
         approvals=args.approvals,
+        budget=args.budget or None,
         background=True,
         dispatch=dispatch_of(args.dispatch),
         idempotency_key=key,

@@ -10,6 +10,7 @@ from interactd.engine.port import Result
 from interactd.nouns import Interaction, Json, Session, Step
 from interactd.sandbox.environments_port import Artifact
 from interactd_tools.answers import artifacts as files
+from interactd_tools.answers import money
 from interactd_tools.answers.printed import tail
 from interactd_tools.answers.progress import doing, figures, is_agents, progress, sandbox_label, steps_taken
 from interactd_tools.answers.text import Piece, answer, call, compact, cut, one_line, plural, span, usage_line
@@ -57,7 +58,9 @@ def show(result: Result, view: View) -> ToolResult:
         unsent,
         files.brief(view.artifacts) if not view.offset else "",
         "\n".join(
-            line for line in (_figures(result), _place(one), view.unread, f"Next: {_then(result, view)}") if line
+            line
+            for line in (_figures(result), _budgets(result), _place(one), view.unread, f"Next: {_then(result, view)}")
+            if line
         ),
     )
     links = [Link(f"interactd://interactions/{one.id}", f"interaction {one.id}")] if shown and piece.cut else []
@@ -193,7 +196,7 @@ def _trouble(result: Result) -> str:
 
 def _repair(one: Interaction) -> str:
     # Of a model's own limit the next call, which is shown anyway, says it all.
-    return str((one.error or {}).get("repair") or "") if is_agents(one) else ""
+    return str((one.error or {}).get("repair") or "") if is_agents(one) or one.status == "budget_exceeded" else ""
 
 
 def _waiting(calls: list[Json]) -> str:
@@ -255,11 +258,18 @@ def _figures(result: Result) -> str:
         return ""
     known = one.usage is not None or one.status in ("completed", "requires_action", "incomplete")
     line = usage_line(one.usage) if known else "Ended"
+    if known and result.cost is not None:
+        line += f" · {money.usd(result.cost)}"
     if one.finished_at is not None:
         line += f" {'·' if known else 'after'} {span(one.finished_at - (one.started_at or one.created_at))}"
     if is_agents(one) and (taken := figures(result.steps)):
         line += f" · {taken}"
     return line if known or one.finished_at is not None else ""
+
+
+def _budgets(result: Result) -> str:
+    one = result.interaction
+    return money.budgets(result.cost) if one.terminal or one.status == "requires_action" else ""
 
 
 def _place(one: Interaction) -> str:
@@ -305,7 +315,9 @@ def _fetch(one: Interaction, view: View) -> Json:
 def _go_on(one: Interaction, session: Session) -> Json:
     if session.state != "active":
         return {"tool": "create_session", "arguments": {}}
-    goes_on = {"incomplete": "Go on."}.get(one.status, _INPUT)
+    if one.status == "budget_exceeded" and (following := (one.error or {}).get("next")):
+        return following
+    goes_on = {"incomplete": "Go on.", "budget_exceeded": "Go on."}.get(one.status, _INPUT)
     return {"tool": "send_turn", "arguments": {"session_id": one.session_id, "input": goes_on}}
 
 
@@ -339,9 +351,16 @@ def _fields(result: Result, piece: Piece | None, following: Json) -> dict[str, A
         fields["steps"] = steps_taken(result.steps)
     if one.usage is not None and one.usage.as_dict():
         fields["usage"] = one.usage.as_dict()
+    if result.cost is not None and (one.terminal or one.status == "requires_action"):
+        fields["cost_usd"] = result.cost["usd"]
+        if result.cost["budgets"]:
+            fields["budgets"] = [
+                {"scope": each["scope"], "limit": each["limit"], "left": each["left"]}
+                for each in result.cost["budgets"]
+            ]
     if one.finished_at is not None:
         fields["seconds"] = round(one.finished_at - (one.started_at or one.created_at), 2)
-    if one.status == "failed":
+    if one.status in ("failed", "budget_exceeded"):
         fields["error"] = (one.error or {}).get("code", "internal")
     if result.waiting_for and one.status == "requires_action":
         fields["calls"] = [

@@ -10,7 +10,7 @@ from pydantic import Field
 from interactd.nouns import Json
 from interactd_tools.answers import schedules as read
 from interactd_tools.answers.text import answer, call, plural
-from interactd_tools.arguments.fields import Arguments, Cursor, Key, Line, pack_cursor
+from interactd_tools.arguments.fields import Arguments, Cursor, InteractionId, Key, Line, pack_cursor
 from interactd_tools.arguments.schedules import DeliveryId, Events, Object, WebhookId, choice
 from interactd_tools.context import Annotations, CallContext, ToolResult
 from interactd_tools.keys import key_for
@@ -50,6 +50,7 @@ class _Settings(Arguments):
 
 class CreateWebhook(_Settings):
     desktop: Annotated[bool, Field(description="Show a notification on this machine.")] = False
+    interaction_id: Annotated[InteractionId, Field(description="Tell of this one only.")] | None = None
     idempotency_key: Key | None = None
 
 
@@ -63,10 +64,12 @@ class CreateWebhook(_Settings):
 async def create_webhook(args: CreateWebhook, ctx: CallContext) -> ToolResult:
     """Have a URL, the desktop or a command told when an interaction ends or asks something, or a trigger fails:
     exactly one of uri, desktop, command. Payloads are thin (type, timestamp, id), signed by Standard Webhooks, and
-    delivered at least once, tried for 24 hours. The signing secret is shown once. Then ping_webhook tries it."""
+    delivered at least once, tried for 24 hours. The signing secret is shown once. With interaction_id it is told of
+    that one only, also if it has ended already. Then ping_webhook tries it."""
     made = await ctx.engine.schedules.create_webhook(
         **args.given(),
         desktop=args.desktop,
+        interaction_id=args.interaction_id,
         idempotency_key=key_for(ctx, "create_webhook", args, args.idempotency_key),
         caller=ctx.caller,
     )

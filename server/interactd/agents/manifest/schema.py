@@ -15,7 +15,7 @@ from interactd.sandbox.port import Level
 
 ID: Final = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
 ID_RULE: Final = "1 to 63 lower-case letters, digits, - and _, beginning and ending with a letter or digit"
-RESERVED_FIELDS: Final = ("budget", "triggers", "agents")
+RESERVED_FIELDS: Final = ("triggers", "agents")
 TOOL_NAMES: Final = (
     *BUILTIN_TOOLS,
     "view_file",
@@ -151,6 +151,21 @@ class Limits(Section):
     seconds: Annotated[float, Field(ge=1, le=604_800, allow_inf_nan=False)] | None = None
 
 
+class TurnBudget(Section):
+    """What something may cost (`nouns.Interaction.budget`)."""
+
+    usd: Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)] | None = None
+    tokens: Annotated[int, Field(ge=1, le=10_000_000_000)] | None = None
+    steps: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    seconds: Annotated[float, Field(ge=1, le=604_800, allow_inf_nan=False)] | None = None
+
+
+class Budget(TurnBudget):
+    """What the agent's turns of one day may cost together; `turn`: each of them."""
+
+    turn: TurnBudget | None = None
+
+
 class SandboxLimits(Section):
     """What its sandbox may use (`sandbox.port.Limits`)."""
 
@@ -188,6 +203,7 @@ class Manifest(Section):
     environment: Environment | None = None
     requires: Requires | None = None
     limits: Limits | None = None
+    budget: Budget | None = None
     approvals: Any = None
 
 

@@ -83,6 +83,7 @@ def webhooks(commands: Commands) -> None:
         "--command", nargs=argparse.REMAINDER, metavar="WORD", dest="words", help="run this program (comes last)"
     )
     _of_webhook(create)
+    create.add_argument("--interaction", metavar="ID", help="tell of this one only, also if it has ended already")
     edit = add(commands, "edit", "change one")
     edit.add_argument("id", help=_ID)
     edit.add_argument("--uri", help="a new URL")

@@ -105,6 +105,8 @@ def _create(args: argparse.Namespace) -> int:
     given = _given(args)
     if args.desktop:
         given["desktop"] = True
+    if args.interaction is not None:
+        given["interaction_id"] = args.interaction
     with connected(paths.find()) as client:
         made = client.call("create_webhook", **given)
     if args.json:

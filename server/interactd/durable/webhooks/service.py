@@ -79,6 +79,7 @@ class Webhooks:
         shell: bool,
         timeout_s: float | None,
         user_metadata: Json | None,
+        interaction_id: str | None,
         idempotency_key: str | None,
         by_hand: bool,
         caller: Caller,
@@ -111,6 +112,8 @@ class Webhooks:
             allow_local=allow_local,
             user_metadata=_metadata(user_metadata),
         )
+        if interaction_id is not None:
+            webhook.interaction_id = await id_of(self._store, "interaction", interaction_id, caller.owner)
         webhook.target = self._target(kind, uri, command, shell, timeout_s, allow_local, by_hand)
         key = key_of(
             idempotency_key,
@@ -122,6 +125,7 @@ class Webhooks:
             background_only=background_only,
             allow_local=allow_local,
             user_metadata=user_metadata,
+            **({} if webhook.interaction_id is None else {"interaction_id": webhook.interaction_id}),
         )
         # The secret first: a webhook without one could not sign, a secret without a webhook is swept away.
         secret = new_secret() if kind == "http" else None
@@ -137,6 +141,7 @@ class Webhooks:
             await self._secrets.forget(webhook.signing_secrets)
             webhook = await self._store.get_webhook(started.id)
             secret = await self._secrets.reveal(webhook.signing_secrets[0]["ref"]) if webhook.signing_secrets else None
+        self._delivering.bell.ring()
         return WebhookMade(webhook, None if secret is None else secret.reveal())
 
     def _target(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
 
 import anyio
 import anyio.abc
@@ -12,12 +11,10 @@ import anyio.abc
 from interactd.builtins.port import Outcome
 from interactd.engine.agents.live import Live
 from interactd.engine.agents.steps import own_result
+from interactd.engine.agents.told import told_once
 from interactd.engine.agents.toolbox import Toolbox
 from interactd.errors import InteractdError
 from interactd.nouns import Step
-
-_ENDING_S: Final = 5.0
-"""How long an interrupted call may take to end what it had started."""
 
 
 class Batch:
@@ -76,23 +73,11 @@ class Batch:
             made.append(own_result(self._calls[id], Outcome(text, is_error=True)))
         return made
 
-    async def _outcome(self, id: str) -> Outcome:
-        """Make a call as a task of its own. A scope interrupts whoever waits in it again and again; the call is told
-        once, and has the time to end what it had started."""
-        work = asyncio.create_task(self._toolbox.make(self._calls[id], self._contexts[id], self._before))
-        try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            work.cancel()
-            with anyio.CancelScope(shield=True):
-                await asyncio.wait({work}, timeout=_ENDING_S)
-            if work.done() and not work.cancelled() and work.exception() is None:
-                return work.result()
-            raise
-
     async def _one(self, id: str, group: anyio.abc.TaskGroup) -> None:
         try:
-            outcome = await self._outcome(id)
+            outcome = await told_once(
+                self._toolbox.make(self._calls[id], self._contexts[id], self._before), f"call {id}"
+            )
             self._end_of_output()
             with anyio.CancelScope(shield=True):
                 async with self._lock:

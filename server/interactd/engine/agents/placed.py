@@ -14,6 +14,8 @@ from interactd.agents.port import AgentDefinition
 from interactd.engine.agents import choice
 from interactd.engine.agents.endings import closing, environment_gone
 from interactd.engine.agents.stay import Stay
+from interactd.engine.agents.told import told_once
+from interactd.engine.money.money import agents_budgets
 from interactd.engine.run.runner import Run
 from interactd.errors import Deleted, Expired, Fenced, InteractdError, NotFound, SandboxUnavailable
 from interactd.nouns import Json, Status, Step, Usage
@@ -40,6 +42,7 @@ class PlacedRun(Run):
         """Run in the environment, and leave it whatever happens."""
         try:
             definition = await self._definition()
+            self.purse.budgets = agents_budgets(definition.budget)
             workspace = await self._arrive(definition)
             if workspace is None:
                 await self._stopped()
@@ -86,6 +89,7 @@ class PlacedRun(Run):
         self._workspace = workspace
         await self._place(environment_id, workspace.isolation.as_dict())
         self._since = asyncio.get_running_loop().time()
+        self.purse.enter()
         return workspace
 
     async def _environment(self, definition: AgentDefinition) -> str:
@@ -96,7 +100,10 @@ class PlacedRun(Run):
         if isinstance(wanted, str):
             return wanted
         body = definition.environment if wanted is None or wanted == choice.FRESH else wanted
-        made = await environments.create(body, owner=self._session.owner, cwd=self._note.cwd)
+        made = await told_once(
+            environments.create(body, owner=self._session.owner, cwd=self._note.cwd, made_for=self._session.id),
+            f"environment of {self.interaction.id}",
+        )
         with anyio.CancelScope(shield=True):
             await self._place(made.id, None)
         return made.id
@@ -135,6 +142,7 @@ class PlacedRun(Run):
             except Exception:
                 log.exception("%s: its files could not be kept", self.interaction.id)
         await stay.end()
+        self.purse.leave()
 
     async def _settle(
         self,

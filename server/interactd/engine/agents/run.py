@@ -35,7 +35,7 @@ from interactd.engine.run.draft import Draft
 from interactd.engine.run.history import Frame, estimate_request, instruction_of, tools_of
 from interactd.engine.run.note import Note
 from interactd.engine.run.outcome import unanswered
-from interactd.engine.run.runner import Run, generated, plus
+from interactd.engine.run.runner import Run, ended_as, generated, plus
 from interactd.errors import Fenced, InteractdError, StorageError, StorageFull
 from interactd.models.port import Finished, Model, ModelRequest
 from interactd.nouns import Interaction, Status, Step, Usage
@@ -73,9 +73,7 @@ class AgentRun(PlacedRun):
 
     async def _act(self, definition: AgentDefinition, workspace: Workspace) -> None:
         toolbox = self._toolbox(definition, workspace)
-        self._gate = gate_for(
-            self._core, definition, workspace.environment, self._session, self.interaction, toolbox.tools
-        )
+        self._gate = gate_for(self._core, definition, workspace.environment, self._session, self.interaction)
         self._frame = await self._frame_of(definition, toolbox)
         limits = self._limits(definition)
         ending = await self._loop(toolbox, limits)
@@ -185,7 +183,7 @@ class AgentRun(PlacedRun):
                 failure = error
         finished = draft.finished
         if failure is not None and not self._stop:
-            return Ending("failed", draft.partial(), failure.as_dict())
+            return Ending(ended_as(failure.as_dict()), draft.partial(), failure.as_dict())
         if finished is not None:
             return await self._take(draft, finished, toolbox)
         if self._stop:
@@ -197,9 +195,9 @@ class AgentRun(PlacedRun):
 
     async def _take(self, draft: Draft, finished: Finished, toolbox: Toolbox) -> Ending | None:
         """Journal an answer, with the calls that are made next; or end the turn with it."""
-        usage = plus(self._note.usage, finished.usage or self._estimated(draft))
+        usage = plus(self._note.usage, self._used(draft, finished.usage))
         must_call = self.interaction.generation_config.tool_choice == "any"
-        verdict = judged(draft.partial(), finished, self._own, toolbox, must_call=must_call)
+        verdict = self.purse.judged(judged(draft.partial(), finished, self._own, toolbox, must_call=must_call))
         goes_on = verdict.status in (None, "requires_action")
         code = (verdict.error or {}).get("code")
         # Some models say nothing once, most of all after a tool's result, and answer when asked again.
@@ -221,11 +219,17 @@ class AgentRun(PlacedRun):
         self.draft = None
         return None
 
-    def _estimated(self, draft: Draft) -> Usage | None:
-        """Tokens of a call whose provider does not count: an unknown figure must not pass a limit as zero."""
+    def _used(self, draft: Draft, said: Usage | None) -> Usage | None:
+        """Tokens of a call: what its provider counts, and an estimate of what it does not, or says to be nothing. An
+        unknown figure must not pass a limit as zero."""
         if self._asked is None:
-            return None
-        return Usage(input=estimate_request(self._asked), output=max(1, draft.size // 4))
+            return said
+        said = said or Usage()
+        return replace(
+            said,
+            input=said.input or estimate_request(self._asked),
+            output=said.output or max(1, draft.size // 4),
+        )
 
     async def _leave(self) -> Ending | None:
         """Stop between two steps: nothing that has begun is unfinished."""
@@ -240,7 +244,8 @@ class AgentRun(PlacedRun):
         if self._stop == "cancel":
             return Ending("cancelled", steps)
         if self._stop == "timeout":
-            return Ending("incomplete", steps, self._out_of_time())
+            error = self._out_of_time()
+            return Ending(ended_as(error, "incomplete"), steps, error)
         self._left = True
         await self._write_note(self._timed(self._tick(replace(self._note, handed_over=True))))
         return None
@@ -303,7 +308,8 @@ class AgentRun(PlacedRun):
         if self._stop == "cancel":
             why, ending = "the turn was cancelled", Ending("cancelled")
         elif self._stop == "timeout":
-            why, ending = "the time for this turn is over", Ending("incomplete", error=self._out_of_time())
+            error = self._out_of_time()
+            why, ending = "the time for this turn is over", Ending(ended_as(error, "incomplete"), error=error)
         elif batch.failure is not None:
             why, ending = batch.failure.message, Ending("failed", error=batch.failure.as_dict())
         else:
@@ -315,10 +321,10 @@ class AgentRun(PlacedRun):
     async def _journal(self, steps: Sequence[Step], note: Note) -> None:
         """Commit steps and what happens next, to the disk and before anything else happens."""
         first = generated(self._own)
-        note = self._timed(note)
+        note, bill = self._timed(note), self.purse.bill()
         written = await self._held(
             lambda: self._core.store.append(
-                self.interaction.id, self.interaction.epoch, steps, pending=note.as_dict(), durable=True
+                self.interaction.id, self.interaction.epoch, steps, pending=note.as_dict(), durable=True, bill=bill
             )
         )
         self._note = note

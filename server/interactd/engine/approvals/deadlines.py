@@ -10,7 +10,7 @@ import asyncio
 import logging
 from dataclasses import replace
 
-from interactd.engine.agents.steps import when
+from interactd.engine.agents.steps import due_of, when
 from interactd.engine.approvals.keys import connection_for
 from interactd.engine.core import Core
 from interactd.engine.dispatch.queue import Queue
@@ -64,14 +64,16 @@ async def _answer(core: Core, queue: Queue, interaction_id: str) -> bool:
             return False
         steps = await core.store.get_steps(interaction_id)
         now = core.clock()
-        over = [step for step in unanswered(steps) if (step.state or {}).get("due", now + 1) <= now]
+        waiting = unanswered(steps)
+        over = [step for step in waiting if (step.state or {}).get("due", now + 1) <= now]
         if not over:
             return False
         claimed = await core.store.claim(interaction_id, from_status=("requires_action",), now=now)
         if claimed is None:
             return False
         note = Note.read(await core.store.pending(interaction_id)).answered()
-        note = replace(note, connection=connection)
+        left = [step for step in waiting if step not in over]
+        note = replace(note, connection=connection, due=due_of(left))
         made = [by_default(step) for step in over]
         written = await core.store.append(claimed.id, claimed.epoch, made, pending=note.as_dict(), durable=True)
         session = await core.store.get_session(claimed.session_id)

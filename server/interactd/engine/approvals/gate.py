@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from interactd.agents.port import AgentDefinition
 from interactd.approvals import Layer, Verdict, decide, parse
-from interactd.builtins.port import BuiltinTool, Outcome
+from interactd.builtins.port import Outcome
 from interactd.builtins.tools import GROUPS
 from interactd.engine.agents.steps import QUESTION, answer_of, arguments_of, function_of, own_result
 from interactd.engine.approvals.standing import standing
@@ -38,10 +38,9 @@ class Ruling:
 class Gate:
     """The policies that hold for one run."""
 
-    def __init__(self, layers: Sequence[Layer], session: Session, tools: dict[str, BuiltinTool]) -> None:
+    def __init__(self, layers: Sequence[Layer], session: Session) -> None:
         self._layers = layers
         self._session = session
-        self._tools = tools
 
     def ruling(self, call: Step, own: Sequence[Step]) -> Ruling:
         """What becomes of one of the run's calls, given its steps so far."""
@@ -94,7 +93,6 @@ def gate_for(
     environment: Environment,
     session: Session,
     interaction: Interaction,
-    tools: dict[str, BuiltinTool],
 ) -> Gate:
     """The gate of a run, from all places that may have a policy."""
     layers: list[Layer] = []
@@ -108,7 +106,7 @@ def gate_for(
         layers.append(Layer("the session", parse(session.approvals)))
     if interaction.approvals:
         layers.append(Layer("the turn", parse(interaction.approvals)))
-    return Gate(layers, session, tools)
+    return Gate(layers, session)
 
 
 def _denied(reason: str, by_default: bool) -> Ruling:

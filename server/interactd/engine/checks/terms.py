@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from interactd.approvals import Malformed, clean
+from interactd.config import amounts
 from interactd.engine.checks.text import check_json, kind_of
 from interactd.errors import InvalidArgument
 from interactd.nouns import Json
@@ -53,10 +54,24 @@ def terms(
         InvalidArgument: one has the wrong shape; the message names the field.
     """
     return Terms(
-        _numbers("budget", budget, BUDGET, _WHOLE),
+        check_budget(budget),
         _approvals(approvals, known),
         _numbers("dispatch", dispatch, DISPATCH, _WHOLE_DISPATCH),
     )
+
+
+def check_budget(given: Any) -> Json | None:
+    """Check a budget: an object, or an amount as people say it (`"$2"`, `2`).
+
+    Raises:
+        InvalidArgument: it is neither.
+    """
+    if isinstance(given, str | int | float) and not isinstance(given, bool):
+        try:
+            given = amounts.budget(given)
+        except ValueError as error:
+            raise InvalidArgument(f"budget: {error}, got {given!r:.60}", field="budget") from None
+    return _numbers("budget", given, BUDGET, _WHOLE)
 
 
 def _numbers(field: str, given: Any, known: dict[str, tuple[float, float]], whole: frozenset[str]) -> Json | None:

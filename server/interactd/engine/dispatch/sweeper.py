@@ -36,7 +36,7 @@ async def sweep_for_ever(core: Core, queue: Queue, keeper: Keeper) -> None:
     """The engine's own task; ends when it is cancelled."""
     while True:
         try:
-            if removed := await sweep(core):
+            if core.may_delete() and (removed := await sweep(core)):
                 log.info("removed %d expired sessions", removed)
             await keeper.look()
             await adopt(core, queue)

@@ -11,12 +11,13 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, Final, Literal, TypeVar, cast
+from typing import Final, Literal, TypeVar, cast
 
 import anyio
 
 from interactd.engine.core import Core
 from interactd.engine.dispatch.retries import pause_before
+from interactd.engine.money.purse import Purse
 from interactd.engine.run.draft import Draft
 from interactd.engine.run.history import tools_of
 from interactd.engine.run.note import Note
@@ -35,6 +36,7 @@ from interactd.nouns import Interaction, Json, Session, Status, Step, Usage
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+_AT_ONCE_S: Final = 0.01
 
 Stop = Literal["hand_over", "timeout", "cancel", "fenced"]
 """Why: the daemon leaves; its time is over; somebody cancelled it; another daemon has it or it has ended."""
@@ -75,6 +77,7 @@ class Run:
         self._begun_at: float | None = None
         self._stop: Stop | None = None
         self._scope: anyio.CancelScope | None = None
+        self.purse = Purse(core.money, interaction, lambda: self.stop("timeout"))
         self.channel = core.hub.open(interaction.id)
         self.channel.attempt = interaction.epoch
         core.refused.pop(interaction.id, None)
@@ -120,6 +123,7 @@ class Run:
             log.error("the outcome of %s cannot be written: %s", self.interaction.id, error)
             self._core.refused[self.interaction.id] = error
         finally:
+            self.purse.close()
             self.settled.set()
             self.done.set()
 
@@ -140,7 +144,11 @@ class Run:
             log.info("%s still waits for %d function results", self.interaction.id, len(waiting))
             await self._settle("requires_action", ())
             return
-        if not self.slot.is_set():
+        with self._interruptible() as scope:
+            # Whoever may go at once is told so within a few turns of the loop; that is no waiting to write down.
+            with anyio.move_on_after(_AT_ONCE_S):
+                await self.slot.wait()
+        if not (self.slot.is_set() or scope.cancelled_caught):
             await self._write_note(replace(self._note, waiting=True))
         with self._interruptible() as scope:
             await self.slot.wait()
@@ -201,7 +209,7 @@ class Run:
             await self._outgrown()
             return False
         usage = plus(self._note.usage, finished.usage)
-        verdict = self._judge(draft, finished)
+        verdict = self.purse.judged(self._judge(draft, finished))
         if verdict.status is None and self._note.bad_calls + 1 < self._core.settings.bad_call_limit:
             await self._go_on(verdict, usage)
             return True
@@ -224,7 +232,7 @@ class Run:
             request = await self._request(model, shrink)
             await self._core.lease.check(self.interaction)
             try:
-                async with aclosing(cast("Any", model.stream(request))) as events:
+                async with aclosing(self.purse.stream(model, request)) as events:
                     async for event in events:
                         draft.feed(event)
                         if draft.overflowed:
@@ -280,10 +288,10 @@ class Run:
         )
 
     async def _go_on(self, verdict: Verdict, usage: Usage | None) -> None:
-        note = self._timed(self._note.next_call(usage, bad=bool(verdict.bad_calls)))
+        note, bill = self._timed(self._note.next_call(usage, bad=bool(verdict.bad_calls))), self.purse.bill()
         written = await self._held(
             lambda: self._core.store.append(
-                self.interaction.id, self.interaction.epoch, verdict.steps, pending=note.as_dict()
+                self.interaction.id, self.interaction.epoch, verdict.steps, pending=note.as_dict(), bill=bill
             )
         )
         self.draft = None
@@ -298,12 +306,13 @@ class Run:
             return
         steps = self.draft.partial() if self.draft else ()
         if self._stop == "timeout":
-            await self._settle("incomplete", steps, usage=self._note.usage, error=self._out_of_time())
+            error = self._out_of_time()
+            await self._settle(ended_as(error, "incomplete"), steps, usage=self._note.usage, error=error)
             return
         await self._settle("cancelled", steps, usage=self._note.usage)
 
     def _out_of_time(self) -> Json:
-        return {
+        return self.purse.over or {
             "code": "time_exceeded",
             "message": f"The turn was stopped after {self._terms['timeout_s']:g} s (timeout_s).",
             "repair": 'Everything it did is kept. Send another turn in this session ("go on") to let it continue, '
@@ -328,7 +337,7 @@ class Run:
         if await self._try_again(error):
             return
         steps = self.draft.partial() if self.draft else ()
-        await self._settle("failed", steps, usage=self._note.usage, error=error)
+        await self._settle(ended_as(error), steps, usage=self._note.usage, error=error)
 
     async def _try_again(self, error: Json) -> bool:
         """Put it back into the line if it failed for a reason that may pass; True when that was done.
@@ -341,7 +350,7 @@ class Run:
         note = self._timed(self._note.again(pause, self._core.clock(), str(error["code"])))
         self.settling = True
         self.interaction = await self._core.store.requeue(
-            self.interaction.id, self.interaction.epoch, pending=note.as_dict()
+            self.interaction.id, self.interaction.epoch, pending=note.as_dict(), bill=self.purse.bill()
         )
         log.info("%s: %s; trying again in %.1f s", self.interaction.id, error["code"], pause)
         self.again = note
@@ -349,7 +358,10 @@ class Run:
         return True
 
     async def _write_note(self, note: Note) -> None:
-        await self._core.store.append(self.interaction.id, self.interaction.epoch, (), pending=note.as_dict())
+        bill = self.purse.bill(leaving=note.handed_over)
+        await self._core.store.append(
+            self.interaction.id, self.interaction.epoch, (), pending=note.as_dict(), bill=bill
+        )
         self._note = note
 
     async def _settle(
@@ -363,6 +375,7 @@ class Run:
     ) -> None:
         """Write the outcome."""
         self.settling = True
+        bill = self.purse.bill()
         settled = await self._held(
             lambda: self._core.store.settle(
                 self.interaction.id,
@@ -374,6 +387,7 @@ class Run:
                 finish_reason=finish_reason,
                 # A clock that goes back must not end a run before it began.
                 now=max(self._core.clock(), self.interaction.started_at or 0.0),
+                bill=bill,
             )
         )
         self.settled.set()
@@ -423,6 +437,11 @@ class Run:
 def generated(steps: Sequence[Step]) -> int:
     """How many of the steps are not the user's: indexes of events count those."""
     return sum(step.type != "user_input" for step in steps)
+
+
+def ended_as(error: Json, else_: Status = "failed") -> Status:
+    """What a turn that ends with this error is: one that ran out of budget has not failed."""
+    return "budget_exceeded" if error.get("code") == "budget_exceeded" else else_
 
 
 def plus(a: Usage | None, b: Usage | None) -> Usage | None:

@@ -54,6 +54,10 @@ class EmbeddedModel:
     def label(self) -> str:
         return f"{PROVIDER}/{self._name}"
 
+    @property
+    def base_url(self) -> str | None:
+        return None
+
     async def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
         """Ask the model (see the port). What llama.cpp measured is in the last step's state as `timings`.
 
@@ -79,6 +83,8 @@ class EmbeddedModel:
                     raise self._silent() from error
                 words = await server.why_gone() if server else None
                 if words and not produced and start < _STARTS:
+                    if request.before_retry is not None:
+                        await request.before_retry(self._gone(words, error, produced=False))
                     continue
                 raise self._gone(words, error, produced=produced) from error
 

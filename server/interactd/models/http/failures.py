@@ -139,6 +139,9 @@ def broken(provider: Provider, error: httpx2.HTTPError | httpx2.InvalidURL | OSE
 
     def unavailable(message: str, repair: str, *, retry: bool) -> Failed:
         found = ProviderUnavailable(f"{provider.name}: {message}", repair=repair, provider=provider.name)
+        if isinstance(error, httpx2.ConnectError | httpx2.ProxyError):
+            # What never reached the provider cannot have cost anything.
+            found.fields["sent"] = False
         return Failed(found, retry=retry)
 
     if isinstance(error, httpx2.ConnectTimeout):

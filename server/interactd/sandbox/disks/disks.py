@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
+import anyio
+
 from interactd.errors import SandboxUnavailable, StorageError, StorageFull
 from interactd.sandbox.disks import image, loops
 from interactd.sandbox.disks.quota import RESERVE, Quota
@@ -96,9 +98,13 @@ class Disks:
         async with self._trying:
             if not self._tried:
                 self._attend()
-                self._why = await asyncio.to_thread(self._try)
-                self._tried = True
+                await _through(self._try_out)
         return self._why
+
+    def _try_out(self) -> None:
+        # Noted here, so that it is known to whoever closes also when nobody waits for it any more.
+        self._why = self._try()
+        self._tried = True
 
     def _try(self) -> str | None:
         if (why := cannot(self._root)) is None:
@@ -207,7 +213,10 @@ class Disks:
     async def aclose(self) -> None:
         """Unmount everything."""
         await asyncio.gather(*(self._close_or_say(id) for id in list(self._disks)))
-        if self._tried and self._why is None:
+        # A trial that is under way would leave its mount behind.
+        async with self._trying:
+            mounted = self._tried and self._why is None
+        if mounted:
             # The folder itself, where it had to become a mount; whatever is left beneath goes with it.
             await _through(self.reap)
             self._tried = False
@@ -240,7 +249,13 @@ class Disks:
     async def _begin(self, id: str, folder: Path, work: Callable[[], Rooms]) -> Rooms:
         disk = self._disks.setdefault(id, _Disk())
         async with disk.lock:
-            disk.rooms = await _through(work)
+            try:
+                disk.rooms = await _through(work)
+            except asyncio.CancelledError:
+                # It was made to its end, and nobody will hear of it.
+                with anyio.CancelScope(shield=True):
+                    await asyncio.to_thread(_drop, folder)
+                raise
             disk.device = disk.rooms.device
             if disk.rooms.quota is not None:
                 disk.held = _hold(disk.rooms.quota.image)
@@ -293,7 +308,9 @@ async def _through(work: Callable[[], T]) -> T:
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait({task})
+        # A cancel scope of anyio's cancels again and again.
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait({task})
         raise
 
 

@@ -22,7 +22,8 @@ INLINE_MAX: Final = 1 << 20
 INLINE_TOTAL: Final = 2 << 20
 SOURCES_MAX: Final = 200
 FIELDS: Final = ("sources", "env", "network", "limits", "approvals", "from_environment")
-_IGNORED: Final = ("type",)
+_IGNORED: Final = ("type", "withheld")
+"""`withheld` names the values that an archive was made without."""
 _BOUNDS: Final[dict[str, tuple[float, float]]] = {
     "memory_mb": (32, 1 << 20),
     "pids": (8, 32_768),

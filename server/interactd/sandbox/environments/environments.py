@@ -22,6 +22,7 @@ from interactd.sandbox.egress.ways import NetworkWays
 from interactd.sandbox.environments import body as bodies
 from interactd.sandbox.environments import records
 from interactd.sandbox.environments.capture import CaptureLimits
+from interactd.sandbox.environments.carrying import FileCarrier
 from interactd.sandbox.environments.keeping import Artifacts
 from interactd.sandbox.environments.making import Base, Maker
 from interactd.sandbox.environments.place import Place, Wanted
@@ -58,6 +59,7 @@ class LocalEnvironments:
         capture_limits: CaptureLimits | None = None,
         clock: Callable[[], float] = time.time,
         images: bool = True,
+        may_expire: Callable[[], bool] = lambda: True,
     ) -> None:
         """
         Args:
@@ -67,6 +69,7 @@ class LocalEnvironments:
             idle_s: after how long without a run the sandbox stops (files stay).
             keep_s: after how long without a run the environment expires.
             clock: tells the time of day.
+            may_expire: whether the clock can be believed enough to remove what is over by it.
         """
         self._root = paths.data / "environments"
         self._ours = tuple({Path(p).resolve() for p in (paths.data_dir, paths.state_dir, paths.config_dir)})
@@ -76,11 +79,13 @@ class LocalEnvironments:
         self._idle_s = idle_s
         self._keep_s = keep_s
         self._clock = clock
+        self._may_expire = may_expire
         self._ways = ways or NetworkWays(None)
         self._kept = Artifacts(paths.data / "artifacts", store, capture_limits)
         self._places: dict[str, Place] = {}
         self._disks = Disks(self._root, images=images, clock=clock, attend=launchers.attend)
         self._maker = Maker(self._root, self._disks, self._ways, self._choose)
+        self.carrier = FileCarrier(self._root, self._kept, self._disks, self._maker)
         self._watch: asyncio.Task[None] | None = None
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -100,9 +105,8 @@ class LocalEnvironments:
             log.info("%d mounts and loop devices of a killed daemon were removed", left)
         for row in await self._all("creating"):
             await self._store.forget_environment(row["id"])
-        for status in ("deleting", "expiring"):
-            for row in await self._all(status):
-                await self._remove(row)
+        for row in [*await self._all("deleting"), *await self._all("expiring")]:
+            await self._remove(row)
         active = {row["id"]: row for row in await self._all("active")}
         there = await asyncio.to_thread(self._maker.clean, frozenset(active))
         for id in active.keys() - there:
@@ -132,6 +136,8 @@ class LocalEnvironments:
                 if not place.waiting:
                     self._places.pop(place.id, None)
         await self._disks.close_idle(self._idle_s, lambda id: id in self._places)
+        if not self._may_expire():
+            return
         for row in await self._store.list_environments(expired_at=now, limit=100):
             place = self._places.get(row["id"])
             if place is None or not (place.lock.locked() or place.waiting):
@@ -151,7 +157,14 @@ class LocalEnvironments:
         await self._disks.aclose()
 
     # -- making and finding ------------------------------------------------------------------------------------------
-    async def create(self, body: Mapping[str, Any], *, owner: str = "local", cwd: str | None = None) -> Environment:
+    async def create(
+        self,
+        body: Mapping[str, Any],
+        *,
+        owner: str = "local",
+        cwd: str | None = None,
+        made_for: str | None = None,
+    ) -> Environment:
         wanted = await asyncio.to_thread(bodies.read, body, cwd, self._ours)
         base: Json | None = None
         if wanted.from_environment is not None:
@@ -172,8 +185,10 @@ class LocalEnvironments:
                     if source.mount
                 ),
             ],
+            **({"made_for": made_for} if made_for else {}),
         }
         self._ways.check(content["network"], content["env"])
+        await self._store.check()
         now = self._clock()
         row: Json = {
             "id": new_id("environment"),
@@ -234,11 +249,8 @@ class LocalEnvironments:
         row = await self._active(environment_id, owner)
 
         def look(workspace: Path) -> list[Json]:
-            folder = Folder(workspace)
-            try:
+            with contextlib.closing(Folder(workspace)) as folder:
                 return folder.list(path, recursive=recursive, limit=limit)
-            finally:
-                folder.close()
 
         async with self._disks.open(row["id"], _disk_mb(row)) as rooms:
             return await asyncio.to_thread(look, rooms.workspace)

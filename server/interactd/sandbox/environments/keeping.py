@@ -29,23 +29,23 @@ class Artifacts:
     """All kept files of this machine."""
 
     def __init__(self, root: Path, store: Records, limits: CaptureLimits | None = None) -> None:
-        self._contents = Contents(root)
+        self.contents = Contents(root)
         self._store = store
         self._limits = limits or CaptureLimits()
         # A content must not be removed as unused between its being put there and its row's being written.
-        self._changing = asyncio.Lock()
+        self.changing = asyncio.Lock()
 
     async def start(self, *, alone: bool = True) -> None:
         """Remove what a killed daemon left half-done: files being written, contents without a row, old archives."""
-        await asyncio.to_thread(self._contents.make)
+        await asyncio.to_thread(self.contents.make)
         if alone:
             await self._tidy()
         await self.sweep_zips()
 
     async def _tidy(self) -> None:
-        async with self._changing:
+        async with self.changing:
             kept = await self._store.kept_contents()
-            await asyncio.to_thread(lambda: self._contents.remove(set(self._contents.everything()) - kept))
+            await asyncio.to_thread(lambda: self.contents.remove(set(self.contents.everything()) - kept))
             await self._store.forget_contents(await self._store.lost_contents(limit=100_000))
 
     async def capture(
@@ -59,7 +59,7 @@ class Artifacts:
         """
         limits = self._limits
         work = asyncio.create_task(
-            asyncio.to_thread(capture, workspace, self._contents, since_ns=since_ns, limits=limits)
+            asyncio.to_thread(capture, workspace, self.contents, since_ns=since_ns, limits=limits)
         )
         try:
             done = await asyncio.shield(work)
@@ -83,7 +83,7 @@ class Artifacts:
             }
             for one in done.kept
         ]
-        async with self._changing:
+        async with self.changing:
             try:
                 await asyncio.to_thread(self._publish, done)
                 await self._store.put_artifacts(interaction_id, environment_id, rows, done.left_out, now)
@@ -94,11 +94,11 @@ class Artifacts:
 
     def _publish(self, done: Captured) -> None:
         for one in done.kept:
-            self._contents.publish(one.part, one.sha256)
+            self.contents.publish(one.part, one.sha256)
 
     async def _unpublish(self, put: set[str]) -> None:
         unused = put - await self._store.kept_contents()
-        await asyncio.to_thread(self._contents.remove, unused)
+        await asyncio.to_thread(self.contents.remove, unused)
 
     async def list(self, interaction_id: str) -> list[Artifact]:
         """All kept files of an interaction, by name."""
@@ -118,7 +118,7 @@ class Artifacts:
             size_bytes=row["size_bytes"],
             mime_type=row["mime_type"],
             created_at=row["created_at"],
-            path=self._contents.path(row["sha256"]),
+            path=self.contents.path(row["sha256"]),
         )
 
     async def read(self, interaction_id: str, name: str, offset: int, limit: int) -> tuple[Artifact, bytes]:
@@ -151,7 +151,7 @@ class Artifacts:
             )
         pairs = [(file.name, file.sha256) for file in files]
         try:
-            path = await asyncio.to_thread(self._contents.zip, interaction_id, pairs)
+            path = await asyncio.to_thread(self.contents.zip, interaction_id, pairs)
         except FileNotFoundError:
             raise NotFound("one of the files was deleted meanwhile", kind="artifact", id=interaction_id) from None
         except OSError as error:
@@ -199,18 +199,18 @@ class Artifacts:
         return out
 
     def _zips_of(self, interaction_id: str) -> list[Path]:
-        folder = self._contents.zips / interaction_id.replace("/", "_").replace("..", "_")
+        folder = self.contents.zips / interaction_id.replace("/", "_").replace("..", "_")
         return sorted(folder.glob("*.zip")) if folder.is_dir() else []
 
     async def collect(self) -> int:
         """Remove contents whose last row is gone, and archives of interactions without files; returns how many."""
         removed = 0
-        async with self._changing:
+        async with self.changing:
             while lost := await self._store.lost_contents():
-                await asyncio.to_thread(self._contents.remove, lost)
+                await asyncio.to_thread(self.contents.remove, lost)
                 await self._store.forget_contents(lost)
                 removed += len(lost)
-            for folder in await asyncio.to_thread(lambda: list(self._contents.zips.iterdir())):
+            for folder in await asyncio.to_thread(lambda: list(self.contents.zips.iterdir())):
                 if not (await self._store.list_artifacts(folder.name))[0]:
                     await asyncio.to_thread(shutil.rmtree, folder, True)
         return removed
@@ -219,7 +219,7 @@ class Artifacts:
         """Remove archives that nobody asked for in a day."""
 
         def sweep() -> None:
-            for path in self._contents.zips.glob("*/*.zip"):
+            for path in self.contents.zips.glob("*/*.zip"):
                 with contextlib.suppress(FileNotFoundError):
                     if path.stat().st_atime < time.time() - ZIP_KEPT_S:
                         path.unlink()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from interactd.errors import StorageError
-from interactd.store.sqlite.queries.schedules.tables import SCHEDULES
+from interactd.store.sqlite.queries.schedules.tables import SCHEDULES, WEBHOOKS_OF_TURNS
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -329,6 +329,12 @@ def m007_money(db: Database) -> None:
         db.conn.execute(statement)
 
 
+def m008_webhooks_of_turns(db: Database) -> None:
+    """Webhooks that are told of one interaction only."""
+    for statement in _statements(WEBHOOKS_OF_TURNS):
+        db.conn.execute(statement)
+
+
 ALL: Final[Sequence[Callable[[Database], None]]] = (
     m001_sessions,
     m002_agent_runs,
@@ -337,6 +343,7 @@ ALL: Final[Sequence[Callable[[Database], None]]] = (
     m005_runners,
     m006_schedules,
     m007_money,
+    m008_webhooks_of_turns,
 )
 LATEST: Final = len(ALL)
 

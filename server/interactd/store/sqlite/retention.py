@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
@@ -13,7 +13,7 @@ from interactd.nouns import Json
 from interactd.store.port import Receipt
 from interactd.store.retention_port import Trimmed
 from interactd.store.sqlite import connect
-from interactd.store.sqlite.queries import leftovers, removal, rows, sessions
+from interactd.store.sqlite.queries import environments, leftovers, removal, rows, sessions
 from interactd.store.sqlite.spare import BYTES, Spare
 from interactd.store.sqlite.upkeep import Upkeep
 from interactd.store.sqlite.writer import Work
@@ -41,12 +41,15 @@ class Write(Protocol):
 class SqliteRetention:
     """See `interactd.store.retention_port.Retention`."""
 
-    def __init__(self, file: Path, read: Read, write: Write, upkeep: Upkeep, spare: Spare) -> None:
+    def __init__(
+        self, file: Path, read: Read, write: Write, upkeep: Upkeep, spare: Spare, clear: Callable[[], Awaitable[None]]
+    ) -> None:
         self._file = file
         self._read = read
         self._write = write
         self._upkeep = upkeep
         self._spare = spare
+        self._clear = clear
 
     async def receipt(self, session_id: str) -> Receipt | None:
         return await self._read(receipt, session_id)
@@ -56,6 +59,7 @@ class SqliteRetention:
 
     async def settle(self, session_id: str, removed: dict[str, int]) -> None:
         await self._write(lambda db: leftovers.settle(db, session_id, removed))
+        await self._clear()
 
     async def amend(self, session_id: str, removed: dict[str, int]) -> None:
         await self._write(lambda db: leftovers.amend(db, session_id, removed))
@@ -63,7 +67,9 @@ class SqliteRetention:
     async def pinned_agents(self) -> set[str]:
         return await self._read(leftovers.pinned)
 
-    async def trim(self, *, keys_before: float, tombstones_before: float, limit: int = 500) -> Trimmed:
+    async def trim(
+        self, *, keys_before: float, tombstones_before: float, artifacts_before: float = 0, limit: int = 500
+    ) -> Trimmed:
         def some(db: sqlite3.Connection, table: str, where: str, before: float) -> int:
             rowids = "(owner, key)" if table == "idempotency_keys" else "id"
             names = rowids.strip("()")
@@ -78,6 +84,7 @@ class SqliteRetention:
                 keys=some(db, "idempotency_keys", "created_at <= ?", keys_before),
                 tombstones=some(db, "tombstones", "deleted_at <= ?", tombstones_before)
                 + some(db, "environments", gone, tombstones_before),
+                artifacts=environments.drop_old_artifacts(db, artifacts_before, limit),
             )
 
         return await self._write(trim)

@@ -19,6 +19,7 @@ from interactd.store.schedules_port import (
     Webhook,
     WebhookStatus,
 )
+from interactd.store.sqlite.queries import rows, sessions
 from interactd.store.sqlite.queries.schedules import executions, triggers, waits, webhooks
 from interactd.store.sqlite.queries.schedules.table import Table
 
@@ -29,6 +30,14 @@ _TABLES: Final[dict[str, Table[Any]]] = {
     "webhook": webhooks.TABLE,
     "delivery": webhooks.DELIVERIES,
 }
+
+
+def _interaction(db: sqlite3.Connection, prefix: str, owner: str) -> str:
+    id = sessions.find(db, "interaction", prefix)
+    session = "SELECT 1 FROM interactions i JOIN sessions s ON s.id = i.session_id WHERE i.id = ? AND s.owner = ?"
+    if db.execute(session, (id, rows.exact(owner))).fetchone() is None:
+        raise rows.missing(db, "interaction", id)
+    return id
 
 
 class Write(Protocol):
@@ -55,7 +64,11 @@ class SqliteSchedules:
         for listener in self._listeners:
             listener()
 
-    async def find(self, kind: Literal["trigger", "execution", "webhook", "delivery"], prefix: str, owner: str) -> str:
+    async def find(
+        self, kind: Literal["trigger", "execution", "webhook", "delivery", "interaction"], prefix: str, owner: str
+    ) -> str:
+        if kind == "interaction":
+            return await self._read(_interaction, prefix, owner)
         return await self._read(_TABLES[kind].find, prefix, owner)
 
     # -- triggers --------------------------------------------------------------------------------------------

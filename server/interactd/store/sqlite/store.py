@@ -20,7 +20,7 @@ from interactd.store.sqlite import connect, deleting, migrations, retention
 from interactd.store.sqlite.archive import SqliteArchive
 from interactd.store.sqlite.checkpoints import Checkpointer
 from interactd.store.sqlite.ledger import SqliteLedger
-from interactd.store.sqlite.queries import arrival, environments, history, inbox, removal, rows, search, sessions, turns
+from interactd.store.sqlite.queries import environments, history, inbox, removal, rows, search, sessions, turns
 from interactd.store.sqlite.queries.money import booking
 from interactd.store.sqlite.queries.schedules import hooks
 from interactd.store.sqlite.readers import Readers
@@ -54,7 +54,7 @@ class SqliteStore:
         self.upkeep = Upkeep(path, lambda: self._writer is not None and self._writer.busy)
         self.spare = Spare(path)
         self.archive = SqliteArchive(path, self._write)
-        self.retention = SqliteRetention(path, self._read, self._write, self.upkeep, self.spare)
+        self.retention = SqliteRetention(path, self._read, self._write, self.upkeep, self.spare, self._clear)
 
     async def open(self) -> None:
         if self._writer is not None:
@@ -80,7 +80,6 @@ class SqliteStore:
             connect.use_wal(connection, self.file)
             migrations.migrate(connection, self.file)
             connection.execute("PRAGMA busy_timeout = 1000")
-            arrival.condemn(connection, None)
             self.spare.take()
         except (sqlite3.Error, OSError, StorageError) as error:
             if connection is not None:
@@ -227,9 +226,17 @@ class SqliteStore:
         first = await self._write(append, size=size, durable=durable)
         return turns.steps_as_kept(steps, first, values)
 
-    async def requeue(self, interaction_id: str, epoch: int, *, pending: Json | None) -> Interaction:
+    async def requeue(
+        self, interaction_id: str, epoch: int, *, pending: Json | None, bill: Bill | None = None
+    ) -> Interaction:
         note = None if pending is None else rows.dump(pending)
-        return await self._write(lambda db: turns.requeue(db, interaction_id, epoch, note))
+
+        def requeue(db: sqlite3.Connection) -> Interaction:
+            waiting = turns.requeue(db, interaction_id, epoch, note)
+            booking.end(db, interaction_id, bill, time.time())
+            return waiting
+
+        return await self._write(requeue)
 
     async def settle(
         self,
@@ -261,9 +268,7 @@ class SqliteStore:
 
         def settle(db: sqlite3.Connection) -> Interaction:
             settled = turns.settle(db, interaction_id, epoch, status, values, usage, outcome, now)
-            if bill is not None:
-                booking.book(db, bill)
-            booking.finish(db, interaction_id, now, known=bill is not None)
+            booking.end(db, interaction_id, bill, now)
             return settled
 
         return await self._write(settle, size=size)

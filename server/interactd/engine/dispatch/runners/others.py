@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from interactd.store.port import Store
@@ -16,6 +17,8 @@ class Others:
         self._store = store
         self._own = own
         self._seen: object = None
+        self._silent: frozenset[str] = frozenset()
+        self._looking = asyncio.Lock()
         self.live: frozenset[str] = frozenset()
         """Those whose work is theirs: their process is there, and not silent for longer than its lease."""
 
@@ -25,21 +28,32 @@ class Others:
         return self._store.runners.changed != self._seen
 
     async def look(self) -> bool:
-        """See who lives; True when one that did does no more, so that its work has to be taken up."""
+        """See who lives; True when one is found dead, silent or gone that was not before, so that its work has to be
+        taken up."""
+        async with self._looking:
+            return await self._look()
+
+    async def _look(self) -> bool:
         seen, before = self._store.runners.changed, self.live
         live: set[str] = set()
+        silent: set[str] = set()
+        gone = False
         for runner in await self._store.runners.list():
             if runner.id == self._own:
                 continue
             if runner.gone:
                 log.info("runner %s (pid %d) is gone", runner.id, runner.pid)
                 await self._store.runners.bury(runner.id)
+                gone = True
             elif runner.silent_s < runner.lease_s:
                 live.add(runner.id)
-            elif runner.id in before:
-                log.warning("runner %s (pid %d) is silent for %.0f s", runner.id, runner.pid, runner.silent_s)
-        self.live, self._seen = frozenset(live), seen
-        return bool(before - self.live)
+            else:
+                silent.add(runner.id)
+                if runner.id not in self._silent:
+                    log.warning("runner %s (pid %d) is silent for %.0f s", runner.id, runner.pid, runner.silent_s)
+        news = gone or bool(silent - self._silent) or bool(before - live)
+        self.live, self._silent, self._seen = frozenset(live), frozenset(silent), seen
+        return news
 
     def holds(self, runner: str | None) -> bool:
         """Whether what belongs to this runner is another's, and alive."""

@@ -9,6 +9,7 @@ from typing import Final
 
 from interactd.engine.port import Engine
 from interactd.errors import InteractdError, InvalidArgument
+from interactd.faces.mcp.resources.uris import Target
 from interactd.faces.wire import iso
 from interactd.nouns import Caller, Json, Session
 from interactd.sandbox.environments_port import Artifact
@@ -57,6 +58,23 @@ class Files:
                 field="uri",
             )
         return await asyncio.to_thread(_content, artifact, data)
+
+    async def read_export(self, target: Target, caller: Caller) -> Json:
+        """Return `{"mimeType", "blob", "_meta"}` of a piece of an export; `_meta` says where the next begins.
+
+        Raises:
+            NotFound, InvalidArgument: there is no such export.
+        """
+        size, data = await self._engine.read_export(
+            target.name, offset=target.offset, limit=target.limit, caller=caller
+        )
+        end = target.offset + len(data)
+        place: Json = {"size_bytes": size, "offset": target.offset, "next_offset": end if end < size else None}
+        return {
+            "mimeType": "application/zip",
+            "blob": base64.b64encode(data).decode(),
+            "_meta": {"interactd/piece": place},
+        }
 
 
 def _content(artifact: Artifact, data: bytes) -> Json:

@@ -13,6 +13,7 @@ from interactd.faces.mcp.resources import transcripts
 from interactd.faces.mcp.resources.files import Files
 from interactd.faces.mcp.resources.uris import (
     ARTIFACT_TEMPLATE,
+    EXPORT_TEMPLATE,
     INTERACTION_TEMPLATE,
     SESSION_TEMPLATE,
     parse,
@@ -47,6 +48,13 @@ _TEMPLATES: list[Json] = [
         "title": "A file an agent made",
         "description": "One file of an agent's finished turn, as it was then: text, or base64 where it is none.",
     },
+    {
+        "uriTemplate": EXPORT_TEMPLATE,
+        "name": "export",
+        "title": "An export",
+        "description": "A zip that export_data wrote, in pieces of 8 MB at most; the last one is shorter, or empty.",
+        "mimeType": "application/zip",
+    },
 ]
 
 
@@ -75,6 +83,9 @@ class Reading:
         caller = caller_of(ctx)
         if target.kind == "artifact":
             content = await self._files.read(target.id, target.name, caller)
+            return complete(ctx, {"contents": [{"uri": params.uri, **content}]})
+        if target.kind == "export":
+            content = await self._files.read_export(target, caller)
             return complete(ctx, {"contents": [{"uri": params.uri, **content}]})
         if target.kind == "session":
             session, turns = await self._engine.transcript(

@@ -11,6 +11,8 @@ from interactd.errors import InvalidArgument
 SESSION_TEMPLATE = "interactd://sessions/{session_id}{?before,limit}"
 INTERACTION_TEMPLATE = "interactd://interactions/{interaction_id}"
 ARTIFACT_TEMPLATE = "interactd://artifacts/{interaction_id}/{+name}"
+EXPORT_TEMPLATE = "interactd://exports/{name}{?offset,limit}"
+MAX_PIECE = 8 * 1024 * 1024
 MAX_TURNS = 100
 TURNS = 20
 
@@ -19,11 +21,12 @@ TURNS = 20
 class Target:
     """What a URI names, for a session which part of it, and for an artifact which of the interaction's."""
 
-    kind: Literal["session", "interaction", "artifact"]
+    kind: Literal["session", "interaction", "artifact", "export"]
     id: str
     before: str | None = None
     limit: int = TURNS
     name: str = ""
+    offset: int = 0
 
 
 def session_uri(session_id: str, before: str | None = None) -> str:
@@ -48,6 +51,8 @@ def parse(uri: str) -> Target:
         parts = urlsplit("")
     if parts.scheme == "interactd" and parts.netloc == "artifacts":
         return _artifact(uri, parts.path)
+    if parts.scheme == "interactd" and parts.netloc == "exports":
+        return _export(uri, unquote(parts.path).strip("/"), dict(parse_qsl(parts.query)))
     number = unquote(parts.path).strip("/")
     query = dict(parse_qsl(parts.query))
     unknown = sorted(query.keys() - {"before", "limit"})
@@ -77,3 +82,18 @@ def _artifact(uri: str, path: str) -> Target:
             field="uri",
         )
     return Target("artifact", unquote(number), name=unquote(name))
+
+
+def _export(uri: str, name: str, query: dict[str, str]) -> Target:
+    if not name or "/" in name:
+        raise InvalidArgument(
+            f"there is no resource {uri[:200]!r}",
+            repair="An export is interactd://exports/{name}; export_data gives the link.",
+            field="uri",
+        )
+    if unknown := sorted(query.keys() - {"offset", "limit"}):
+        raise InvalidArgument(f"uri: unknown parameter {unknown[0]!r}; an export takes offset and limit", field="uri")
+    offset, limit = query.get("offset", "0"), query.get("limit", str(MAX_PIECE))
+    if not (offset.isdecimal() and limit.isdecimal() and 0 < int(limit[:9]) <= MAX_PIECE and len(offset) < 16):
+        raise InvalidArgument(f"uri: offset is a number, limit one from 1 to {MAX_PIECE}", field="uri")
+    return Target("export", name, name=name, offset=int(offset), limit=int(limit))

@@ -29,7 +29,7 @@ JSON_COLUMNS: Final[dict[str, frozenset[str]]] = {
 }
 LEFT_OUT: Final[dict[str, frozenset[str]]] = {
     "sessions": frozenset({"owner"}),
-    "interactions": frozenset({"crosses", "skip_id", "skip_depth", "runner"}),
+    "interactions": frozenset({"crosses", "skip_id", "skip_depth", "runner", "cancel_asked_at"}),
     "steps": frozenset({"id"}),
     "artifacts": frozenset(),
     "captures": frozenset(),
@@ -227,9 +227,10 @@ def _environment(given: Json, made: dict[str, Any]) -> None:
     del made
     _shape(given, "body", dict)
     body: Json = given.get("body") or {}
-    if extra := sorted(set(body) - {"sources", "env", "network", "limits", "withheld"}):
+    if extra := sorted(set(body) - {"sources", "env", "network", "limits", "approvals", "made_for", "withheld"}):
         raise BadRecord(f"body: unknown field {extra[0][:60]!r}")
     _shape(body, "sources", list)
+    check_id("session", "body.made_for", body.get("made_for"))
     for name in ("env", "network", "limits", "withheld"):
         _shape(body, name, dict)
     for value in _values(body, "env"):

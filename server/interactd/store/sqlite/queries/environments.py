@@ -24,6 +24,8 @@ _SELECT: Final = ", ".join((*COLUMNS, "body"))
 _MARKS: Final = ", ".join("?" * (len(COLUMNS) + 1))
 ARTIFACT: Final = ("id", "name", "sha256", "size_bytes", "mime_type", "created_at")
 PAGE_MAX: Final = 10_000
+DUE: Final = "store.removal_due"
+"""The setting that names the stage of the housekeeping after a delete (see `removal.due`)."""
 
 
 def values(row: Json) -> tuple[Any, ...]:
@@ -43,6 +45,9 @@ def put(connection: sqlite3.Connection, row: tuple[Any, ...], unless: tuple[str,
         if there is not None and there[0] in unless:
             return False
     connection.execute(f"INSERT OR REPLACE INTO environments ({_SELECT}) VALUES ({_MARKS})", row)
+    if row[COLUMNS.index("status")] == "deleted":
+        # What its body held may still lie in the unused parts of pages.
+        connection.execute("INSERT OR IGNORE INTO settings (name, value) VALUES (?, ?)", (DUE, rows.dump("vacuum")))
     return True
 
 
@@ -133,6 +138,15 @@ def drop_artifacts(connection: sqlite3.Connection, where: str, given: tuple[str,
     )
     connection.execute(f"DELETE FROM captures WHERE {where}", given)
     return connection.execute(f"DELETE FROM artifacts WHERE {where}", given).rowcount
+
+
+def drop_old_artifacts(connection: sqlite3.Connection, before: float, limit: int) -> int:
+    """Remove a few artifact rows older than a time; their contents are noted as perhaps lost."""
+    found = connection.execute("SELECT id, sha256 FROM artifacts WHERE created_at <= ? LIMIT ?", (before, limit))
+    old = found.fetchall()
+    connection.executemany("INSERT OR IGNORE INTO contents_gone (sha256) VALUES (?)", [(row[1],) for row in old])
+    connection.executemany("DELETE FROM artifacts WHERE id = ?", [(row[0],) for row in old])
+    return len(old)
 
 
 def kept_contents(connection: sqlite3.Connection) -> set[str]:

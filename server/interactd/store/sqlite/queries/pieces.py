@@ -13,7 +13,6 @@ from interactd.store.sqlite.queries import environments, rows
 
 ROWS: Final = 200
 BYTES: Final = 1 << 20
-DUE: Final = "store.removal_due"
 
 Stone = tuple[str, float, str]
 """Owner, time and reason of the tombstones that turns leave."""
@@ -21,7 +20,8 @@ Stone = tuple[str, float, str]
 
 def set_due(connection: sqlite3.Connection, stage: str) -> None:
     """Note the stage of the housekeeping that follows (see `removal.due`)."""
-    connection.execute("INSERT OR REPLACE INTO settings (name, value) VALUES (?, ?)", (DUE, rows.dump(stage)))
+    values = (environments.DUE, rows.dump(stage))
+    connection.execute("INSERT OR REPLACE INTO settings (name, value) VALUES (?, ?)", values)
 
 
 def remove_some(

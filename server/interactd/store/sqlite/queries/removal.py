@@ -19,8 +19,8 @@ from interactd.ids import new_id
 from interactd.nouns import Json
 from interactd.store.port import Receipt
 from interactd.store.sqlite.queries import inbox, leftovers, pieces, rows, sessions
+from interactd.store.sqlite.queries.environments import DUE as _DUE
 from interactd.store.sqlite.queries.money import folding
-from interactd.store.sqlite.queries.pieces import DUE as _DUE
 from interactd.store.sqlite.queries.pieces import set_due
 
 ENTRIES_PIECE: Final = 100
@@ -45,6 +45,7 @@ def delete(connection: sqlite3.Connection, id: str, now: float, *, reason: str =
     row = _there(connection, id)
     under_way = _begun(connection).get(id) or _take_out(connection, id, now, reason)
     counts: dict[str, int] = under_way["removed"]
+    now = under_way["now"]
     stone = (row[1], now, under_way["reason"])
     while pieces.remove_some(connection, id, counts, stone):
         pass

@@ -218,7 +218,9 @@ def page(
 def set_expiry(connection: sqlite3.Connection, id: str, ttl_s: float | None, expires_at: float | None) -> None:
     """Change how long the session is kept."""
     done = connection.execute(
-        "UPDATE sessions SET ttl_s = ?, expires_at = ? WHERE id = ?", (ttl_s, expires_at, rows.exact(id))
+        # A session that is being emptied has 0 there, and stays on its way out.
+        "UPDATE sessions SET ttl_s = ?, expires_at = ? WHERE id = ? AND expires_at IS NOT 0",
+        (ttl_s, expires_at, rows.exact(id)),
     )
     if done.rowcount == 0:
         raise rows.missing(connection, "session", id)

@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 
 from interactd.nouns import Json
 
-_KEPT: Final = ("sources", "env", "network", "limits")
+_KEPT: Final = ("sources", "env", "network", "limits", "approvals", "made_for")
 
 
 def environment(body: Json) -> Json:

@@ -45,6 +45,13 @@ def book(connection: sqlite3.Connection, bill: Bill, places: Sequence[Place] | N
         end_times(connection, bill.interaction_id, bill.now, charged=False)
 
 
+def end(connection: sqlite3.Connection, interaction_id: str, bill: Bill | None, now: float) -> None:
+    """Book what a runner that leaves has to book, and leave nothing of it open."""
+    if bill is not None:
+        book(connection, bill)
+    finish(connection, interaction_id, now, known=bill is not None)
+
+
 def finish(connection: sqlite3.Connection, interaction_id: str, now: float, *, known: bool) -> None:
     """Leave nothing of an interaction open: its runner has left. `known`: it has said all it had to book."""
     for row in open_calls(connection, interaction_id):

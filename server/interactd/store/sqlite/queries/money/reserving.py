@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from interactd.errors import Fenced
-from interactd.nouns import TERMINAL, Json
+from interactd.nouns import Json
 from interactd.store.ledger_port import Bill, Granted, Refused, Reservation, Scope, Shortfall, Unit
 from interactd.store.sqlite.queries import rows
 from interactd.store.sqlite.queries.money.booking import book, close, end_times, open_calls, time_id
@@ -81,7 +81,7 @@ def _under(connection: sqlite3.Connection, bill: Bill, budgets: dict[Scope, Json
     row = connection.execute("SELECT epoch, status FROM interactions WHERE id = ?", (id,)).fetchone()
     if row is None:
         raise rows.missing(connection, "interaction", bill.interaction_id)
-    if row[1] in TERMINAL or row[0] != bill.epoch:
+    if row[1] != "in_progress" or row[0] != bill.epoch:
         raise Fenced(
             f"interaction {bill.interaction_id} was claimed by a newer runner, or has ended",
             repair="Stop: nothing more may be done for it here.",

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
+WEBHOOKS_OF_TURNS: Final = """
+-- A webhook with an interaction_id is told of that one only.
+ALTER TABLE webhooks ADD COLUMN interaction_id TEXT;
+CREATE INDEX webhooks_of_turns ON webhooks (interaction_id) WHERE interaction_id IS NOT NULL;
+CREATE INDEX webhooks_of_all ON webhooks (owner, status) WHERE interaction_id IS NULL;
+"""
 SCHEDULES: Final = """
 CREATE TABLE triggers (
     id TEXT PRIMARY KEY NOT NULL,

@@ -38,4 +38,9 @@ def prune(db: sqlite3.Connection, before: float) -> int:
     db.execute(
         f"DELETE FROM delivery_attempts WHERE delivery_id IN (SELECT id FROM deliveries WHERE {over})", (before,)
     )
+    gone += db.execute(
+        "DELETE FROM webhooks WHERE interaction_id IS NOT NULL AND created_at < ? AND NOT EXISTS"
+        " (SELECT 1 FROM deliveries d WHERE d.webhook_id = webhooks.id AND d.status = 'pending')",
+        (before,),
+    ).rowcount
     return gone + db.execute(f"DELETE FROM deliveries WHERE {over}", (before,)).rowcount

@@ -10,8 +10,9 @@ from typing import Any, Final
 from interactd.errors import Conflict
 from interactd.nouns import Json
 from interactd.store.port import IdempotencyKey, Page, Started
-from interactd.store.schedules_port import GIVE_UP_S, Attempt, Claimed, Delivery, Webhook, WebhookStatus
+from interactd.store.schedules_port import EVENTS, GIVE_UP_S, Attempt, Claimed, Delivery, Webhook, WebhookStatus
 from interactd.store.sqlite.queries import rows, sessions
+from interactd.store.sqlite.queries.schedules import outbox
 from interactd.store.sqlite.queries.schedules.table import Table
 
 TABLE: Final = Table(
@@ -30,6 +31,7 @@ DELIVERIES: Final = Table(
     flags=("claimed",),
     extra=("log",),
 )
+MAX_OF_TURNS: Final = 10_000
 _ATTEMPT: Final = tuple(field.name for field in fields(Attempt))
 _SET_BY_PEOPLE: Final = (
     "name",
@@ -48,20 +50,41 @@ def add(db: sqlite3.Connection, webhook: Webhook, key: IdempotencyKey | None, mo
     """Insert, unless its key says that it was."""
     if before := sessions.started_before(db, "create_webhook", key, webhook.created_at):
         return before
-    there = db.execute("SELECT count(*) FROM webhooks WHERE owner = ?", (rows.exact(webhook.owner),)).fetchone()[0]
+    which = "interaction_id IS NULL"
+    if webhook.interaction_id is not None:
+        which, most = "interaction_id IS NOT NULL", MAX_OF_TURNS
+    (there,) = db.execute(
+        f"SELECT count(*) FROM webhooks WHERE owner = ? AND {which}", (rows.exact(webhook.owner),)
+    ).fetchone()
     if there >= most:
         raise Conflict(
             f"there are {there} webhooks already, and there may be {most}",
             repair="Delete one that is not needed (delete_webhook), or change one (update_webhook).",
         )
     TABLE.insert(db, webhook)
+    if webhook.interaction_id is not None:
+        _tell_of_turn(db, webhook, webhook.interaction_id)
     sessions.keep_key(db, "create_webhook", key, webhook.id, webhook.id, webhook.created_at)
     return Started(webhook.id, created=True)
 
 
+def _tell_of_turn(db: sqlite3.Connection, webhook: Webhook, interaction_id: str) -> None:
+    """Tell it at once of a turn that was faster than its webhook."""
+    row = db.execute(f"SELECT {rows.INTERACTION} FROM interactions WHERE id = ?", (interaction_id,)).fetchone()
+    if row is None:
+        raise rows.missing(db, "interaction", interaction_id)
+    turn = rows.interaction(row)
+    event = f"interaction.{turn.status}"
+    if event in EVENTS and (event in webhook.subscribed_events or "*" in webhook.subscribed_events):
+        metadata, now = webhook.user_metadata, webhook.created_at
+        outbox.tell(db, webhook.id, webhook.owner, event, turn.id, outbox.about(turn), metadata, now)
+
+
 def page(db: sqlite3.Connection, owner: str, limit: int, cursor: str | None) -> Page:
-    """One owner's, oldest first."""
-    return TABLE.page(db, ["owner = ?"], [rows.exact(owner)], limit, cursor, newest_first=False)
+    """One owner's, oldest first, but those of single turns."""
+    return TABLE.page(
+        db, ["owner = ?", "interaction_id IS NULL"], [rows.exact(owner)], limit, cursor, newest_first=False
+    )
 
 
 def put(db: sqlite3.Connection, webhook: Webhook, was_updated_at: float) -> bool:
@@ -239,9 +262,11 @@ def redeliver(db: sqlite3.Connection, id: str, now: float) -> Delivery:
 def counts(db: sqlite3.Connection, owner: str) -> Json:
     """How one owner's webhooks do."""
     owner = rows.exact(owner)
-    (total,) = db.execute("SELECT count(*) FROM webhooks WHERE owner = ?", (owner,)).fetchone()
+    (total,) = db.execute(
+        "SELECT count(*) FROM webhooks WHERE owner = ? AND interaction_id IS NULL", (owner,)
+    ).fetchone()
     failing = db.execute(
-        "SELECT id, name, status, last_error FROM webhooks WHERE owner = ?"
+        "SELECT id, name, status, last_error FROM webhooks WHERE owner = ? AND interaction_id IS NULL"
         " AND (status = 'disabled_due_to_failed_deliveries' OR (status = 'enabled' AND failing_since IS NOT NULL))"
         " ORDER BY id LIMIT 20",
         (owner,),
