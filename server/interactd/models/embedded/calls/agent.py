@@ -108,6 +108,9 @@ def grammar(tools: list[Json], choice: Literal["auto", "any"], steps: Sequence[S
         "filled": unlike(["```", *_KEYWORDS], "rest", also=_BLANK, empty=False),
         "text": unlike(["```"], "rest"),
     }
+    if exact := now.missing == "not exact" and now.exact(now.asked.made[0]):
+        # It was told, and copies its mistake: the task's own words, then.
+        rules["filled"] = f"{literal(exact)} rest"
     lines = [f'{name} ::= {rule} "\\n"' for name, rule in rules.items()]
     return "\n".join([f"root ::= {root}", *lines, _REST, _PATH, _WORDS]) + "\n"
 
