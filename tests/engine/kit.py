@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from interactd.engine import EngineSettings, LocalEngine
+from interactd.engine.money.money import MoneySettings
 from interactd.engine.port import Event, Result
 from interactd.errors import InteractdError, UnknownModel
 from interactd.models.port import (
@@ -198,6 +199,7 @@ async def rig(
     others: Sequence[ScriptedModel] = (),
     clock: Clock | None = None,
     start: bool = True,
+    money: MoneySettings | None = None,
     **settings: Any,
 ) -> AsyncGenerator[Rig]:
     """A started engine on the database `path`, closed at the end."""
@@ -205,7 +207,7 @@ async def rig(
     model = model or ScriptedModel()
     catalog = ScriptedCatalog(model, *others)
     store = SqliteStore(path)
-    engine = LocalEngine(store, catalog, EngineSettings(version="test", **settings), clock=clock)
+    engine = LocalEngine(store, catalog, EngineSettings(version="test", **settings), clock=clock, money=money)
     if start:
         await engine.start()
     try:

@@ -64,6 +64,7 @@ SCHEDULES = [
 ]
 
 DATA = ["export_data", "import_data", "keep_session", "get_storage"]
+MONEY = ["get_usage", "set_budget"]
 
 
 def nodes(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -77,7 +78,7 @@ def test_the_names_are_fixed_and_so_is_their_order() -> None:
     assert [tool.name for tool in select()] == NAMES
     assert [tool.name for tool in select(["environments"])] == NAMES + ENVIRONMENTS
     assert [tool.name for tool in select(["schedules"])] == NAMES + SCHEDULES
-    assert list(TOOLS) == NAMES + ENVIRONMENTS + SCHEDULES + DATA
+    assert list(TOOLS) == NAMES + ENVIRONMENTS + SCHEDULES + DATA + MONEY
 
 
 def test_the_list_is_the_snapshot_and_its_size_is_known() -> None:
@@ -101,7 +102,7 @@ def test_the_list_costs_less_than_3500_tokens_to_a_real_model(model: str) -> Non
     assert count(compact, weights) < MOST_TOKENS
 
 
-@pytest.mark.parametrize("name", NAMES + ENVIRONMENTS + SCHEDULES + DATA)
+@pytest.mark.parametrize("name", NAMES + ENVIRONMENTS + SCHEDULES + DATA + MONEY)
 def test_a_schema_has_nothing_that_a_host_refuses(name: str) -> None:
     schema = TOOLS[name].input_schema
     Draft202012Validator.check_schema(schema)
@@ -117,7 +118,7 @@ def test_a_schema_has_nothing_that_a_host_refuses(name: str) -> None:
         assert len(inner.get("description", "")) <= 120
 
 
-@pytest.mark.parametrize("name", NAMES + ENVIRONMENTS + SCHEDULES + DATA)
+@pytest.mark.parametrize("name", NAMES + ENVIRONMENTS + SCHEDULES + DATA + MONEY)
 def test_a_tool_says_what_when_and_what_next_in_little_room(name: str) -> None:
     tool = TOOLS[name].as_dict()
     assert re.fullmatch(r"[a-z_]{1,24}", name)
@@ -135,10 +136,11 @@ def test_only_what_takes_away_is_destructive() -> None:
 
 
 def test_an_unknown_toolset_is_refused_by_name() -> None:
-    with pytest.raises(InvalidArgument, match="expected some of core, data, environments, schedules, all, got 'sched"):
+    known = "core, data, environments, money, schedules, all"
+    with pytest.raises(InvalidArgument, match=f"expected some of {known}, got 'sched"):
         select(["scheduels"])
     assert select() == interactd_tools.select(["core", ""])
-    assert select(["all"]) == select(["schedules", "environments", "data"]) == list(TOOLS.values())
+    assert select(["all"]) == select(["schedules", "environments", "data", "money"]) == list(TOOLS.values())
 
 
 def test_the_page_of_the_tools_is_made_from_them() -> None:

@@ -27,8 +27,8 @@ _ORDER = (
     *(sessions.create_session, turns.send_turn, *run.TOOLS),
     *(turns.get_interaction, turns.respond, turns.cancel_interaction, *artifacts.TOOLS),
     *(sessions.list_sessions, sessions.get_session, sessions.fork_session, sessions.delete_session),
-    *(*history.TOOLS, *listing.TOOLS, *machine.TOOLS, *environments.TOOLS, *money.TOOLS),
-    *(*triggers.TOOLS, *webhooks.TOOLS, *data.TOOLS),
+    *(*history.TOOLS, *listing.TOOLS, *machine.TOOLS, *environments.TOOLS),
+    *(*triggers.TOOLS, *webhooks.TOOLS, *data.TOOLS, *money.TOOLS),
 )
 _BOUND: dict[str, Bound[Any]] = {bound.tool.name: bound for bound in _ORDER}
 TOOLS: dict[str, Tool] = {name: bound.tool for name, bound in _BOUND.items()}

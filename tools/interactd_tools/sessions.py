@@ -57,7 +57,7 @@ class CreateSession(Arguments):
         | None
     ) = None
     tools: Functions | None = None
-    budget: Annotated[Budget, Field(description="Of all turns together, as in send_turn.")] | None = None
+    budget: Annotated[Budget, Field(description="Of all turns.")] | None = None
     ttl: Ttl = None
     title: Annotated[Line, Field(description="Shown in lists.")] | None = None
     labels: Annotated[Labels, Field(description="Your own tags, for list_sessions.")] | None = None

@@ -259,19 +259,13 @@ class SqliteStore:
 
         def settle(db: sqlite3.Connection) -> tuple[Interaction, bool]:
             settled = turns.settle(db, interaction_id, epoch, status, values, usage, outcome, now)
+            booking.end(db, interaction_id, bill, now)
             return hooks.with_news(db, settled, now)
 
         settled, news = await self._write(settle, size=size)
         if news:
             self.schedules.changed()
         return settled
-
-        def settle(db: sqlite3.Connection) -> Interaction:
-            settled = turns.settle(db, interaction_id, epoch, status, values, usage, outcome, now)
-            booking.end(db, interaction_id, bill, now)
-            return settled
-
-        return await self._write(settle, size=size)
 
     async def place(
         self, interaction_id: str, epoch: int, *, environment_id: str, isolation: Json | None = None
