@@ -45,6 +45,7 @@ class ScriptedModel:
     provider: str = "scripted"
     name: str = "parrot"
     context_window: int | None = 1_000_000
+    base_url: str | None = None
 
     @property
     def label(self) -> str:
