@@ -168,6 +168,8 @@ def test_an_answer_quotes_the_number_that_a_program_found() -> None:
     steps = [asked("What is 1234 * 5678? Compute it."), *ran(1, "print(1234 * 5678)", "7006652")]
     assert '"7006652"' in root(*steps)
     assert '"1234"' in root(*steps), "numbers of the task may be said before it"
+    word = [asked("Reverse 'live' with Python"), *ran(1, "print('live'[::-1])", "evil")]
+    assert root(*word).startswith('root ::= "ANSWER\\nevil"')
     long = [asked("Look around with Python"), *ran(1, "print(1)", "x" * 200)]
     assert "xxx" not in root(*long)
 
@@ -220,6 +222,7 @@ def test_a_text_is_written_as_the_task_has_it() -> None:
     wrong = made("good night, moon")
     assert root(*wrong).startswith('root ::= "WRITE "')
     assert agent.render_result(wrong[-1], turn(wrong)).endswith("WRITE a.txt again: Good Night, Moon")
+    assert line(agent.grammar(TOOLS, "auto", wrong), "filled").startswith('filled ::= "Good Night, Moon" rest')
     assert root(*made("Good Night, Moon")).startswith('root ::= "ANSWER')
     assert root(*made("something else")).startswith('root ::= "ANSWER')
 

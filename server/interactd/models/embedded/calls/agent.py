@@ -108,17 +108,19 @@ def grammar(tools: list[Json], choice: Literal["auto", "any"], steps: Sequence[S
         "filled": unlike(["```", *_KEYWORDS], "rest", also=_BLANK, empty=False),
         "text": unlike(["```"], "rest"),
     }
-    if exact := now.missing == "not exact" and now.exact(now.asked.made[0]):
-        # It was told, and copies its mistake: the task's own words, then.
-        rules["filled"] = f"{literal(exact)} rest"
+    if now.missing == "not exact" and (begin := now.exact_begin(now.asked.made[0])):
+        # It copies its mistake even when it is told: the task's own words, then.
+        rules["filled"] = f"{literal(begin)} rest"
     lines = [f'{name} ::= {rule} "\\n"' for name, rule in rules.items()]
     return "\n".join([f"root ::= {root}", *lines, _REST, _PATH, _WORDS]) + "\n"
 
 
 def _answer(now: Turn) -> str:
-    """An answer; where the work came to a number, that is in it as it is, and no other one: small models misquote."""
-    if not _A_NUMBER.fullmatch(now.result):
+    """An answer; where the work came to something short, that is in it as it is: small models misquote."""
+    if not now.result:
         return rf'{literal(ANSWER)} words ("\n" words?){{0,24}}'
+    if not _A_NUMBER.fullmatch(now.result):
+        return rf"{literal(ANSWER + now.result)} ([.,;:]? [^\n]{{0,120}})?"
     # Before it numbers of the task's own may be said, and no digit right after it.
     own = sorted(set(_DIGITS.findall(now.task)))[:40]
     piece = " | ".join([r"[^\n0-9]", *(rf"{literal(number)} [^\n0-9]" for number in own)])

@@ -152,6 +152,12 @@ class Turn:
                 return self.task[at : at + len(line)]
         return None
 
+    def exact_begin(self, name: str) -> str | None:
+        """As `exact`, where it is the file's first line that is wrong."""
+        exact = self.exact(name)
+        begin = self._held(name).strip().partition("\n")[0].strip()
+        return exact if exact and exact.lower() == begin.lower() else None
+
     def lines_of(self, name: str) -> int:
         """How many lines a file had when it was last shown."""
         return len(self._held(name).rstrip().splitlines())
