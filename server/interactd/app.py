@@ -78,9 +78,9 @@ class App:
             agents=AgentFolders(paths),
             environments=self.environments,
             fetcher=PolicyFetcher(credentials),
-            money=_money_settings(config),
             retention=_retention_settings(paths, config),
             watch=watch,
+            money=_money_settings(config),
             schedules=self.schedules,
         )
         self._faces: _KeyedFaces | None = None
@@ -239,15 +239,6 @@ async def _serve_stdio(daemon: Any, application: App, toolsets: list[str]) -> No
     await application.faces.http.stdio(toolsets)
 
 
-def _money_settings(config: Config) -> MoneySettings:
-    return MoneySettings(
-        Prices(config.prices),
-        dict(config.budget.day),
-        config.hosted.model_dump(exclude_none=True),
-        {name: table.base_url for name, table in config.providers.items() if table.base_url},
-    )
-
-
 def _session_ttl(config: Config) -> float | None:
     return config.defaults.ttl_s if config.retention.sessions is None else config.retention.of("sessions")
 
@@ -268,6 +259,15 @@ def _retention_settings(paths: Paths, config: Config) -> RetentionSettings:
             "logs": paths.logs,
             "weights": paths.weights,
         },
+    )
+
+
+def _money_settings(config: Config) -> MoneySettings:
+    return MoneySettings(
+        Prices(config.prices),
+        dict(config.budget.day),
+        config.hosted.model_dump(exclude_none=True),
+        {name: table.base_url for name, table in config.providers.items() if table.base_url},
     )
 
 

@@ -28,7 +28,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from chaos.runs.world import World, alive, until
+from chaos.runs.kit.world import World, alive, until
 from engine.kit import Rig, ScriptedModel, rig
 from interactd.ids import new_id
 from support.hosts import Home

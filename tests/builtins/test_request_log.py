@@ -49,7 +49,8 @@ async def test_url_fetch_writes_each_request_allowed_denied_and_failed(tmp_path:
 
 async def test_http_hooks_are_in_it_too(tmp_path: Path) -> None:
     async with FakeProvider() as web, world(tmp_path / "home") as w:
-        web.script(Raw('{"decision": "allow"}', content_type="application/json"), Raw("no", status=404))
+        web.script(Raw('{"decision": "allow"}', content_type="application/json"))
+        web.script(Raw("no", status=404))
         made = await w.environments.create({})
 
         def hooks(url: str) -> Json:

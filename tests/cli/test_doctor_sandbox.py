@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -33,8 +34,11 @@ def test_where_none_works_it_is_bad_and_the_command_that_helps_is_said(
 ) -> None:
     monkeypatch.setenv("INTERACTD_HOME", str(tmp_path))
     real = shutil.which
-    hidden = ("bwrap", "docker", "podman")
-    monkeypatch.setattr(shutil, "which", lambda name, **more: None if name in hidden else real(name, **more))
+
+    def which(name: str, mode: int = os.F_OK | os.X_OK, path: str | None = None) -> str | None:
+        return None if name in ("bwrap", "docker", "podman") else real(name, mode, path)
+
+    monkeypatch.setattr(shutil, "which", which)
     found = _found(capsys)
     assert found[-1]["verdict"] == "bad"
     assert "interactd setup" in found[-1]["fix"]

@@ -44,6 +44,7 @@ class Rig:
     schedules: LocalSchedules
     store: SqliteStore
     model: ScriptedModel
+    catalog: ScriptedCatalog
     clock: Clock
     home: Path
 
@@ -122,13 +123,12 @@ async def rig(
         clock=clock,
         sender=sender,
     )
-    engine = LocalEngine(
-        store, ScriptedCatalog(model), EngineSettings(version="test"), clock=clock, schedules=schedules
-    )
+    catalog = ScriptedCatalog(model)
+    engine = LocalEngine(store, catalog, EngineSettings(version="test"), clock=clock, schedules=schedules)
     if start:
         await engine.start()
     try:
-        yield Rig(engine, schedules, store, model, clock, home)
+        yield Rig(engine, schedules, store, model, catalog, clock, home)
     finally:
         await engine.aclose()
 

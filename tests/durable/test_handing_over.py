@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from durable.kit import Rig, rig, until
-from interactd.errors import InteractdError, Overloaded
+from interactd.errors import InteractdError, Overloaded, ProviderUnavailable
 
 pytestmark = pytest.mark.anyio
 
@@ -78,6 +78,36 @@ async def test_a_start_for_which_there_is_no_room_is_made_later(tmp_path: Path) 
         r.clock.now += 6
         run = await asking
         assert run.interaction_id is not None
+
+
+async def test_a_model_that_is_down_at_the_time_is_tried_again_for_a_while(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        trigger = await r.trigger()
+        r.catalog.refuse = ProviderUnavailable("nothing answers")
+        by_hand = await r.schedules.run_trigger(trigger.id)
+        assert (by_hand.status, by_hand.error and by_hand.error["code"]) == ("failed", "provider_unavailable")
+        r.clock.now = on_the_five(r) + 1
+        at = r.clock.now
+        await until(lambda: _waits_until(r, at + 30))
+        r.catalog.refuse = None
+        r.clock.now = at + 31
+        (done,) = await r.ran(trigger.id, 1, "completed")
+        assert done.cause == "schedule"
+
+
+async def test_a_model_that_stays_down_makes_a_failed_run(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        trigger = await r.trigger("@yearly")
+        r.catalog.refuse = ProviderUnavailable("nothing answers")
+        r.clock.now = (trigger.next_run_at or 0) + 1
+        began = r.clock.now
+        while r.clock.now < began + 600:
+            at = r.clock.now
+            await until(lambda at=at: _waits_until(r, at + 30))
+            r.clock.now += 30
+        (over,) = await r.ran(trigger.id, 1, "failed")
+        assert over.error is not None
+        assert over.error["code"] == "provider_unavailable"
 
 
 async def _waits_until(r: Rig, at: float) -> bool:

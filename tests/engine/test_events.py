@@ -169,16 +169,50 @@ async def test_no_step_is_told_to_be_over_before_it_is_journalled() -> None:
     assert [event.type async for event in reader] == ["step.stop"]
 
 
-async def test_the_status_it_rests_in_is_told_to_those_who_had_everything_of_its_attempt() -> None:
-    live, rest = Channel("int_x", 3), Channel("int_x", 3)
+@pytest.mark.parametrize("status", ["failed", "requires_action"])
+async def test_the_status_it_rests_in_is_told_once_to_those_who_had_everything_before(status: str) -> None:
+    live, rest, again = Channel("int_x", 3), Channel("int_x", 3), Channel("int_x", 4)
     live.status(row())
     live.start(0, "model_output", {})
+    before = len(live._log)  # pyright: ignore[reportPrivateUsage]
+    live.status(row(status))
     live.end()
-    rest.rests(row("failed"))
+    rest.status(row(status))
     rest.end()
     had = await drain(live)
-    assert [event.data["status"] for event in await drain(rest, after=had[-1].seq)] == ["failed"]
-    again = Channel("int_x", 4)
+    told = await drain(rest, after=had[before - 1].seq)
+    assert [event.data["status"] for event in told] == [status]
+    assert told[0].seq == had[-1].seq, "live and later it is one event"
     again.status(row())
+    again.start(0, "function_result", {})
     again.end()
-    assert await drain(again, after=(await drain(rest))[-1].seq), "the next attempt is told all the same"
+    following = await drain(again, after=told[0].seq)
+    assert len(following) == (2 if status == "requires_action" else 0)
+
+
+async def test_who_follows_the_journal_of_another_daemons_run_misses_and_repeats_nothing() -> None:
+    got: list[tuple[str, int]] = []
+    after = 0
+    for steps in ([], [], [done("one")], [done("one")], [done("one"), done("two"), done("three")]):
+        journal = Channel.of_journal(Interaction("int_x", "ses_x", "in_progress", 0.0, epoch=1), steps)
+        journal.stands(row())
+        for event in await drain(journal, after):
+            assert event.seq > after
+            after = event.seq
+            got.append((event.type, event.data.get("index", -1)))
+    told = [one for one in got if one[1] >= 0]
+    assert told == [(type, index) for index in range(3) for type in ("step.start", "step.delta", "step.stop")]
+    assert sum(index < 0 for _, index in got) == 3, "its status, when something had changed"
+
+
+async def test_a_step_half_told_live_is_told_whole_from_the_journal_elsewhere() -> None:
+    live = Channel("int_x", 1)
+    live.status(row())
+    live.start(0, "model_output", {})
+    live.delta(0, "text", "on")
+    live.end()
+    after = (await drain(live))[-1].seq
+    journal = Channel.of_journal(Interaction("int_x", "ses_x", "in_progress", 0.0, epoch=1), [done("one")])
+    told = await drain(journal, after)
+    assert [event.type for event in told] == ["step.start", "step.delta", "step.stop"]
+    assert told[1].data["delta"]["text"] == "one"

@@ -40,14 +40,19 @@ async def test_a_call_without_a_result_gets_one_right_after_its_group() -> None:
         "user_input",
         "call:1",
         "call:2",
-        "result:2",
         "result:1",
+        "result:2",
         "model_output",
         "call:3",
         "result:3",
     ]
-    assert out[4].body["result"] == NOT_ANSWERED
+    assert out[3].body["result"] == NOT_ANSWERED
     assert repaired(out) == out
+
+
+async def test_results_stand_in_the_order_of_their_calls() -> None:
+    steps = [user_input("a"), call("1"), call("2"), result("2"), result("1")]
+    assert shape(repaired(steps)) == ["user_input", "call:1", "call:2", "result:1", "result:2"]
 
 
 async def test_a_result_without_a_call_is_left_out() -> None:

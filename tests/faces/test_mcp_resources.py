@@ -49,7 +49,7 @@ async def test_sessions_are_listed_and_read_as_markdown(world: tuple[Rig, str], 
         for part in ("# About horses", "How many legs?", "Four legs.", turn.interaction.id, "Be brief.", "completed"):
             assert part in content["text"]
         templates = (await wire.request("resources/templates/list", meta))["result"]["resourceTemplates"]
-        assert [template["name"] for template in templates] == ["session", "interaction", "artifact"]
+        assert [template["name"] for template in templates] == ["session", "interaction", "artifact", "export"]
 
 
 async def test_an_interaction_is_read_by_a_short_id(world: tuple[Rig, str]) -> None:

@@ -219,7 +219,7 @@ def test_a_host_passes_on_only_allowed_names_with_sensible_values() -> None:
 def test_every_documented_default_is_the_real_one() -> None:
     page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
     loaded = config.Config()
-    for section in ("defaults", "embedded", "daemon", "serve", "limits", "dispatch"):
+    for section in ("defaults", "embedded", "daemon", "serve", "webhooks", "limits", "dispatch"):
         for field, value in getattr(loaded, section).model_dump().items():
             shown = "unset" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
             assert f"| `{field}` | `{shown}` |" in page, f"[{section}] {field} = {shown}"

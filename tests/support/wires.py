@@ -297,7 +297,13 @@ def _anthropic_blocks(reply: Reply) -> list[Json]:
     if reply.text:
         blocks.append({"type": "text", "text": plain(reply.text)})
     for n, call in enumerate(reply.calls):
-        given: Any = json.loads(call.arguments) if isinstance(call.arguments, str) else call.arguments
+        given: Any = call.arguments
+        if isinstance(given, str):
+            try:
+                given = json.loads(given)
+            except ValueError:
+                # Only a stream can carry what is no JSON.
+                given = {}
         blocks.append({"type": "tool_use", "id": call.id or f"toolu_{n}", "name": call.name, "input": given})
     return blocks
 

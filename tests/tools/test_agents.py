@@ -82,12 +82,13 @@ async def test_a_running_agent_says_what_it_does_now(agents: AgentWorld) -> None
     )
     line = ""
     async with asyncio.timeout(30):
-        while "running python" not in line:
+        while "Printed so far" not in line:
             arguments = {"interaction_id": started["interaction_id"], "wait_s": 0.5}
             line = (await agents.call("get_interaction", arguments, progress=hear)).text
-    assert re.search(r"Running for [\d.]+ s, step 2: running python · files written: notes/a\.md\n", line)
+    assert re.search(r"Running for [\d.]+ s, step 2: running python · files written: notes/a\.md\n", line), line
+    assert "Printed so far (the end of it):\nwaiting\n" in line
     await agents.call("get_interaction", {"interaction_id": started["interaction_id"], "wait_s": 1}, progress=hear)
-    assert ("step 2: running python · files written: notes/a.md", "status") in told
+    assert ("step 2: running python · files written: notes/a.md · printed: waiting", "status") in told
     cancelled = await agents.ok("cancel_interaction", interaction_id=started["interaction_id"])
     assert fields(cancelled)["status"] == "cancelled"
     assert '- "notes/a.md" · text/markdown · 3 bytes' in cancelled.text

@@ -44,7 +44,7 @@ async def test_a_turn_gives_status_ids_text_cost_and_the_next_call(world: World)
     lines = result.text.split("\n")
     assert lines[0] == f"completed · interaction {interaction_id} · session {session_id} · model scripted/parrot"
     assert content(result) == "Paris is nice in May.\n\nTake the train."
-    assert re.fullmatch(r"Tokens: 52 in \(40 cached\), 12 out, 3 thought · \d+\.\d s", lines[-2])
+    assert re.fullmatch(r"Tokens: 52 in \(40 cached\), 12 out, 3 thought · cost unknown · \d+\.\d s", lines[-2])
     assert lines[-1] == f'Next: send_turn(session_id="{session_id}", input="...")'
     assert fields(result)["usage"]["total_tokens"] == 67
     assert "Paris" not in str(result.structured)

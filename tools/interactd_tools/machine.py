@@ -62,12 +62,6 @@ async def server_status(args: ServerStatus, ctx: CallContext) -> ToolResult:
     )
 
 
-def _spent(today: dict[str, Any] | None) -> str:
-    if not today or not (today.get("steps") or today.get("budget")):
-        return ""
-    return f"Spent today: {usd(today)}, {today['tokens']:,} tokens{left(today)}"
-
-
 def _queues(dispatch: dict[str, Any]) -> list[str]:
     """What waits, and for what; nothing when nothing does."""
     if not dispatch.get("waiting"):
@@ -80,6 +74,12 @@ def _queues(dispatch: dict[str, Any]) -> list[str]:
             most = f" of {of['max_running']}" if "max_running" in of else ""
             lines.append(f"{name}: {of['running']}{most} running, {of['waiting']} waiting.")
     return [" ".join(lines)]
+
+
+def _spent(today: dict[str, Any] | None) -> str:
+    if not today or not (today.get("steps") or today.get("budget")):
+        return ""
+    return f"Spent today: {usd(today)}, {today['tokens']:,} tokens{left(today)}"
 
 
 def _store(store: dict[str, Any]) -> str:

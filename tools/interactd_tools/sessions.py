@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from interactd.engine.port import Standing
 from interactd.nouns import Session
 from interactd_tools.answers import session as read
 from interactd_tools.answers.text import answer, call, iso, plural, when
@@ -35,6 +36,7 @@ from interactd_tools.notices import notice
 from interactd_tools.registry import tool
 
 _UNREAD = 200
+_STANDINGS = 200
 
 
 class CreateSession(Arguments):
@@ -156,7 +158,8 @@ async def list_sessions(args: ListSessions, ctx: CallContext) -> ToolResult:
     if cursor:
         more = {name: value for name, value in args.model_dump(exclude_defaults=True).items() if name != "cursor"}
         then += f"; more: {call('list_sessions', {**more, 'cursor': cursor})}"
-    lines = "\n".join(read.line(one, unread=unread_ids.get(one.id)) for one in sessions)
+    at = await _standings(ctx)
+    lines = "\n".join(read.line(one, unread=unread_ids.get(one.id), now_at=at.get(one.id)) for one in sessions)
     return ToolResult(
         answer(
             found + (" (there are more)" if cursor else ""),
@@ -170,6 +173,15 @@ async def list_sessions(args: ListSessions, ctx: CallContext) -> ToolResult:
             "next": following,
         },
     )
+
+
+async def _standings(ctx: CallContext) -> dict[str, Standing]:
+    """What each session is at: its oldest turn that runs or waits."""
+    found: dict[str, Standing] = {}
+    if ctx.engine.busy:
+        for one in await ctx.engine.queue(limit=_STANDINGS, caller=ctx.caller):
+            found.setdefault(one.interaction.session_id, one)
+    return found
 
 
 async def _unread(ctx: CallContext) -> dict[str, list[str]]:

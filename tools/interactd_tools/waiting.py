@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from interactd.engine.port import Event, Result
 from interactd.errors import InteractdError
 from interactd.nouns import Json, Step
+from interactd_tools.answers.printed import last_line
 from interactd_tools.answers.progress import progress
 from interactd_tools.arguments.fields import MAX_WAIT_S
 from interactd_tools.context import CallContext, Place, Progress
@@ -18,6 +19,8 @@ from interactd_tools.deadlines import longest_wait
 
 TEXT_EVERY_S = 0.25
 STATUS_AFTER_S = 5.0
+OUTPUT_EVERY_S = 1.0
+_KEPT = 2_000
 _LAST_WORDS_S = 0.5
 
 log = logging.getLogger(__name__)
@@ -77,7 +80,8 @@ async def _tell(ctx: CallContext, send: Progress, interaction_id: str) -> None:
 
 
 class _Teller:
-    """Gathers deltas and sends them at most four times a second; a status line after five silent seconds."""
+    """Gathers deltas and sends them at most four times a second; a line about running code's output at most every
+    second; a status line after five silent seconds."""
 
     def __init__(self, send: Progress, place: Place) -> None:
         self._send = send
@@ -90,6 +94,7 @@ class _Teller:
         self._types: dict[int, str] = {}
         self._calls: list[Step] = []
         self._told = self._now = ""
+        self._printed = self._printed_told = ""
 
     def take(self, event: Event) -> None:
         data = event.data
@@ -107,6 +112,8 @@ class _Teller:
                 self._partial = True
                 self._buffer.append(delta["text"])
                 self._characters += len(delta["text"])
+            elif delta.get("type") == "code_execution_result":
+                self._printed = (self._printed + str(delta.get("result") or ""))[-_KEPT:]
         elif event.type == "interaction.status":
             self._status = data.get("status") or self._status
 
@@ -116,15 +123,18 @@ class _Teller:
         if kind.endswith(("_call", "_result")):
             self._calls.append(Step(kind, {name: value for name, value in step.items() if name != "type"}))
             self._now = progress(self._calls)
+            self._printed = self._printed_told = ""
 
     async def clock(self) -> None:
         while True:
             await asyncio.sleep(TEXT_EVERY_S)
             await self.flush()
             now = time.monotonic()
-            if self._now != self._told:
-                self._told, self._spoke = self._now, now
-                await self._send(self._now, "status")
+            printed = last_line(self._printed)
+            news = printed != self._printed_told and now - self._spoke >= OUTPUT_EVERY_S
+            if self._now != self._told or news:
+                self._told, self._printed_told, self._spoke = self._now, printed, now
+                await self._send(f"{self._now} · printed: {printed}" if printed else self._now, "status")
             elif now - self._spoke >= STATUS_AFTER_S:
                 self._spoke = now
                 status = self._status.replace("_", " ")

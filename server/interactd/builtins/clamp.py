@@ -30,8 +30,15 @@ def head_and_tail(text: str, limit: int, note: str) -> str:
     return f"{first.rstrip(chr(10))}\n[... {left:,} characters left out. {note} ...]\n{last}"
 
 
-async def clamped(text: str, ctx: ToolContext, *, limit: int = MAX_CHARS) -> str:
-    """Return the text, cut if it is long; all of it is then kept in a file of the workspace, and the cut says where."""
+async def clamped(text: str, ctx: ToolContext, *, limit: int = MAX_CHARS, whole: bool = True) -> str:
+    """Return the text, cut if it is long; it is then kept in a file of the workspace, and the cut says where.
+
+    Args:
+        text: what to cut.
+        ctx: whose workspace.
+        limit: in characters.
+        whole: whether the text is all there was; the cut does not promise more than there is.
+    """
     if len(text) <= limit:
         return text
     path = f"{FOLDER}/{_UNSAFE.sub('_', ctx.call_id)[-48:] or 'output'}.txt"
@@ -39,4 +46,5 @@ async def clamped(text: str, ctx: ToolContext, *, limit: int = MAX_CHARS) -> str
         await ctx.workspace.write(path, text.encode("utf-8", "replace"))
     except InteractdError as error:
         return head_and_tail(text, limit, f"It could not be kept in a file: {error.message}")
-    return head_and_tail(text, limit, f"All of it is in {path}: use view_file with start_line, or search_files")
+    what = "All of it" if whole else "More of it, but not its middle,"
+    return head_and_tail(text, limit, f"{what} is in {path}: use view_file with start_line, or search_files")

@@ -48,13 +48,9 @@ class CodeExecution:
         if not code.strip():
             return Outcome("There is no code to run.", is_error=True)
         run = ctx.workspace.run_python if arguments["language"] == "python" else ctx.workspace.run_bash
-
-        def heard(data: bytes) -> None:
-            ctx.output.append(data.decode("utf-8", "replace"))
-
-        ran = await run(code, on_output=heard)
+        ran = await run(code, on_output=ctx.printed.feed)
         failed = ran.exit.why != "exit" or ran.exit.code != 0
-        said = await clamped(_shown(ran.output), ctx)
+        said = await clamped(_shown(ran.output), ctx, whole=not ran.truncated)
         return Outcome(_told(said, ran), is_error=failed)
 
 
@@ -65,6 +61,10 @@ def _told(said: str, ran: Ran) -> str:
     if ran.state_lost:
         lines.append(
             "[Variables and imports of earlier Python calls are gone: Python was started anew. Files are kept.]"
+        )
+    if "object is not callable" in said:
+        lines.append(
+            "[A name of Python's own, such as sum or list, may have another value now. `del` it, or use others.]"
         )
     if note := _ending(ran.exit):
         lines.append(f"[{note}]")

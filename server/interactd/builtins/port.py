@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from interactd.builtins.printed import Printed
 from interactd.nouns import Json
 from interactd.sandbox.environments_port import Workspace
 
@@ -19,7 +20,7 @@ class ToolContext:
     workspace: Workspace
     interaction_id: str
     call_id: str
-    output: list[str] = field(default_factory=list[str])
+    printed: Printed = field(default_factory=Printed)
     """What the call printed so far: all that is left of it when it is cancelled."""
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -36,7 +38,10 @@ from interactd import __version__, paths
 FIRST_TURN = "My name is Ada and my lucky number is 7421. Please remember both."
 SECOND_TURN = "What is my lucky number?"
 MEMORY = "7421"
-TASK = "Compute the sum of the squares of the numbers from 1 to 100 with Python and write it to result.txt."
+TASK = (
+    "Compute the sum of the squares of the numbers from 1 to 100 with Python, write it to result.txt, then read the "
+    "file back."
+)
 ARTIFACT = "result.txt"
 RESULT = "338350"
 
@@ -166,7 +171,7 @@ class Demo:
 
     async def work(self) -> None:
         """Give the built-in agent a small real task, and get its file back."""
-        self.step(5, "The built-in agent computes, writes a file in a sandbox, and hands it back")
+        self.step(5, "The built-in agent computes, writes a file in a sandbox, reads it back, and hands it over")
         self.fact("task", TASK)
         self.silent = True
         text, fields, seconds = await self.call("run_agent_background", input=TASK, model=self.model)
@@ -179,6 +184,10 @@ class Demo:
         page, _, _ = await self.call("get_session", session_id=fields["session_id"], response_format="detailed")
         for line in page.partition("[user]")[2].partition("\nNext:")[0].splitlines()[2:]:
             self.console.print(Padding(Text(line, style="dim"), (0, 0, 0, 5)))
+        for what, seen in done_in(page).items():
+            if not seen:
+                raise DemoFailed(f"no step {what}: {page}")
+        self.fact("checked", Text(f"its steps {', '.join(done_in(page))}", style="green"))
         self.fact("sandbox", str(fields.get("sandbox")))
         self.fact("time", f"{seconds:.1f} s, status completed")
         name = ARTIFACT
@@ -188,6 +197,33 @@ class Demo:
         listed: list[dict[str, Any]] = fields.get("artifacts") or []
         sha = next((each["sha256"] for each in listed if each["name"] == name), "?")
         self.fact("artifact", Text(f"{name} holds {RESULT}, sha256 {sha[:16]}…", style="green"))
+
+
+def done_in(page: str) -> dict[str, bool]:
+    """Return the parts of the task, each with whether a step of this transcript did it.
+
+    A file was read back when a step opened it for reading, after it had been written, and got its content.
+    """
+    parts = re.split(r"(?m)^(\[(?:user|model|thought|runs|calls|output|error|result of)\b[^\n]*\])$", page)
+    blocks = list(zip(parts[1::2], parts[2::2], strict=True))
+    computed = wrote = read = False
+    for (call, said), (result, came) in itertools.pairwise(blocks):
+        if not call.startswith(("[runs", "[calls")) or result.startswith("[error"):
+            continue
+        code = call.startswith("[runs")
+        opens = "calls view_file" in call if not code else _READS.search(said) is not None
+        read = read or (opens and ARTIFACT in said and RESULT in came and (wrote or code))
+        wrote = wrote or (
+            ARTIFACT in said and ("calls write_file" in call or (code and _WRITES.search(said) is not None))
+        )
+        computed = computed or code
+    return {"ran code": computed, f"wrote {ARTIFACT}": wrote, f"read {ARTIFACT} back": read}
+
+
+_READS = re.compile(
+    rf"""open\(["']{re.escape(ARTIFACT)}["'](?:, *["']r["'])?\)|cat {re.escape(ARTIFACT)}|read_text\("""
+)
+_WRITES = re.compile(r"""["'][wax]["']|write_text\(|>""")
 
 
 class DemoFailed(Exception):

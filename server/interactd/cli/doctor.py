@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Literal
+from urllib.parse import quote
 
 from rich.console import Console
 
@@ -22,6 +23,8 @@ from interactd.errors import InteractdError
 Verdict = Literal["ok", "note", "bad"]
 MARKS: dict[Verdict, str] = {"ok": "[green]ok[/]  ", "note": "[yellow]note[/]", "bad": "[red]bad[/] "}
 LOW_DISK = 1_000_000_000
+CHECKED_BYTES = 500_000_000
+"""A larger database is only opened, not read through."""
 
 
 @dataclass(slots=True)
@@ -38,7 +41,7 @@ def doctor(args: argparse.Namespace) -> int:
     """Print all findings; exit code 1 when something is bad."""
     findings: list[Finding] = []
     console = Console(highlight=False)
-    for check in (_python, _sqlite, _folders, _config, _sandbox, _daemon):
+    for check in (_python, _sqlite, _folders, _database, _config, _sandbox, _daemon):
         for finding in _guarded(check):
             findings.append(finding)
             if not args.json:
@@ -88,8 +91,37 @@ def _folders() -> Iterator[Finding]:
             yield Finding(name, "ok", str(folder))
     free = shutil.disk_usage(found.data).free
     verdict: Verdict = "note" if free < LOW_DISK else "ok"
-    fix = "Make room: new work is refused when the disk is full." if verdict == "note" else None
+    fix = "Make room (`interactd data` shows what takes how much): a full disk takes no new work."
+    fix = fix if verdict == "note" else None
     yield Finding("disk", verdict, f"{free / 1e9:.1f} GB free", fix)
+
+
+def _database() -> Iterator[Finding]:
+    """Looked at without the daemon, which does not start on a damaged one."""
+    file = paths.find().database
+    if not file.exists():
+        yield Finding("database", "ok", "none yet")
+        return
+    size = file.stat().st_size
+    try:
+        connection = sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)
+        try:
+            whole = size > CHECKED_BYTES
+            verdict = "ok" if whole else str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        finally:
+            connection.close()
+    except sqlite3.DatabaseError as error:
+        verdict = str(error)
+    if verdict == "ok":
+        yield Finding("database", "ok", f"{size / 1e6:.1f} MB at {file}")
+        return
+    fix = (
+        f"It is left as it is. `interactd stop`, move {file.name}, {file.name}-wal and {file.name}-shm elsewhere, and"
+        " bring back your last export with `interactd import FILE`. Without one,"
+        f' `sqlite3 {file.name} ".recover" | sqlite3 new.db` saves what is readable.'
+    )
+    yield Finding("database", "bad", f"{file} is damaged: {verdict[:300]}", fix)
 
 
 def _config() -> Iterator[Finding]:

@@ -205,6 +205,15 @@ def _approvals(given: object) -> dict[str, Any]:
         raise ValueError(f"{where}: {error.problem}" if where else error.problem) from None
 
 
+class Dispatch(Section):
+    """When runs go, and how long one may take, where a turn does not say. Times of 0 are no limit."""
+
+    lease_s: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] = 30
+    retries: Annotated[int, Field(ge=0, le=20)] = 3
+    start_timeout_s: Annotated[float, Field(ge=0, le=7 * 86400, allow_inf_nan=False)] = 0
+    timeout_s: Annotated[float, Field(ge=0, le=7 * 86400, allow_inf_nan=False)] = 0
+
+
 class Budget(Section):
     """What all turns on this machine together may cost on one local day."""
 
@@ -247,15 +256,6 @@ def _priced(given: dict[str, Price]) -> dict[str, Price]:
                 f"{name[:60]!r} names no model: expected provider/name, or a provider for all of its models"
             )
     return given
-
-
-class Dispatch(Section):
-    """When runs go, and how long one may take, where a turn does not say. Times of 0 are no limit."""
-
-    lease_s: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] = 30
-    retries: Annotated[int, Field(ge=0, le=20)] = 3
-    start_timeout_s: Annotated[float, Field(ge=0, le=7 * 86400, allow_inf_nan=False)] = 0
-    timeout_s: Annotated[float, Field(ge=0, le=7 * 86400, allow_inf_nan=False)] = 0
 
 
 def _provider_names(given: dict[str, Provider]) -> dict[str, Provider]:

@@ -46,8 +46,8 @@ class Core:
         environments: Environments | None = None,
         fetcher: Fetcher | None = None,
         extra_tools: Sequence[BuiltinTool] = (),
-        money: MoneySettings | None = None,
         watch: ClockWatch | None = None,
+        money: MoneySettings | None = None,
     ) -> None:
         self.watch = watch
         self.retention: Retention | None = getattr(store, "retention", None)

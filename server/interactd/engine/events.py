@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -21,6 +22,11 @@ from typing import Final
 from interactd.engine.port import Event
 from interactd.nouns import Interaction, Json, Step
 
+MAX_OUTPUT: Final = 256_000
+"""Characters of a running call's output that are there for those who read late."""
+TAIL: Final = 4_000
+"""Characters of it that `Channel.printed` has."""
+_OUTPUT: Final = "code_execution_result"
 # Together less than 53 bits: JSON's numbers are exact that far for every reader.
 _STEP: Final = 1 << 32
 _ATTEMPT: Final = 1 << 22
@@ -35,6 +41,35 @@ class _Entry:
     texts: list[str] = field(default_factory=list[str])
     """For a delta: the pieces of its text, joined when read."""
     kind: str = ""
+    gone: bool = False
+    """Of a delta: nobody needs it any more."""
+
+
+class _Printing:
+    """The output of the call that runs now: the deltas that show it, and its tail."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.tail = ""
+        self._pieces: deque[tuple[_Entry, int]] = deque()
+        self._size = 0
+
+    def add(self, entry: _Entry, text: str) -> None:
+        """Note a piece that went into a delta; the oldest are given up when there are too many."""
+        self.tail = (self.tail + text)[-TAIL:]
+        self._pieces.append((entry, len(text)))
+        self._size += len(text)
+        while self._size > MAX_OUTPUT and len(self._pieces) > 1:
+            oldest, size = self._pieces.popleft()
+            self._size -= size
+            # Each piece is one text of its delta, and the oldest one is the first.
+            del oldest.texts[0]
+            oldest.gone = not oldest.texts
+
+    def forget(self) -> None:
+        for entry, _ in self._pieces:
+            entry.texts.clear()
+            entry.gone = True
 
 
 class Channel:
@@ -49,22 +84,40 @@ class Channel:
         self._read = 0
         self._readers: set[asyncio.Event] = set()
         self._steps = 0
-        self._events = 0
+        self._first = self._events = 1
         self._begun: dict[int, str] = {}
+        self._printing: _Printing | None = None
+
+    @property
+    def printed(self) -> str:
+        """The newest of what the call that runs now has printed; empty when none does."""
+        return self._printing.tail if self._printing is not None else ""
+
+    @classmethod
+    def of_journal(cls, interaction: Interaction, steps: Sequence[Step]) -> Channel:
+        """What the journal tells of an interaction that runs elsewhere, or nowhere. Ends at once; its status is not in
+        it. A step of which its runner's channel had told a part is told from its beginning."""
+        channel = cls(interaction.id, interaction.epoch)
+        channel._first = channel._events = _ATTEMPT // 2
+        channel.journalled(steps, 0)
+        channel.ended.set()
+        return channel
 
     def status(self, interaction: Interaction) -> None:
         """Publish `interaction.status`."""
         entry = self._add("interaction.status", status_data(interaction), wake=False)
-        # Where it rests is told under one number, after all that any attempt may have told before.
+        # Where it rests has one number, live and later: after all that was told before, and where it waits for
+        # an answer before all that the attempt after it tells.
         if interaction.terminal:
             entry.seq = (self._steps + 1) * _STEP - 1
         elif interaction.status == "requires_action":
-            entry.seq = (self._steps + 1) * _STEP - 2
+            entry.seq = self._seq(_ATTEMPT - 1)
         self._wake()
 
-    def rests(self, interaction: Interaction) -> None:
-        """Publish the status of an interaction that nobody runs, also to those who have all of its attempt's events."""
-        self._events = _ATTEMPT - 2
+    def stands(self, interaction: Interaction) -> None:
+        """Publish the status as the journal has it while somebody else runs it: once for each state of the journal, and
+        before anything else that is told of the next step."""
+        self._events = 0
         self.status(interaction)
 
     def start(self, index: int, type_: str, head: Json) -> None:
@@ -83,6 +136,18 @@ class Channel:
         entry.texts.append(text)
         entry.kind = kind
         self._wake()
+
+    def output(self, index: int, call_id: str, text: str) -> None:
+        """Publish what running code has printed, as deltas of the result that it will have.
+
+        Of very much output only the newest is kept for those who have not read it, and none of it once the result is
+        there: that has it all.
+        """
+        if self._printing is None or self._printing.index != index:
+            self.start(index, _OUTPUT, {"call_id": call_id})
+            self._printing = _Printing(index)
+        self.delta(index, _OUTPUT, text)
+        self._printing.add(self._log[-1], text)
 
     def journalled(self, steps: Sequence[Step], first: int) -> int:
         """Publish `step.stop` of steps that are in the journal now, and all of those that nothing was told of yet.
@@ -106,7 +171,10 @@ class Channel:
                 if step.text:
                     self.delta(first, "thought_summary" if step.type == "thought" else "text", step.text)
             self._begun.pop(first, None)
-            self._steps, self._events = first + 1, 0
+            if self._printing is not None and self._printing.index == first:
+                self._printing.forget()
+                self._printing = None
+            self._steps, self._events = first + 1, self._first
             self._log.append(_Entry(self._steps * _STEP, "step.stop", {"index": first, "step": step.as_dict()}))
             first += 1
         self._wake()
@@ -131,7 +199,7 @@ class Channel:
                     entry = self._log[position]
                     position += 1
                     self._read = max(self._read, position)
-                    if entry.seq <= after:
+                    if entry.seq <= after or entry.gone:
                         continue
                     yield Event(entry.seq, entry.type, _payload(entry, self.interaction_id))
                 if over:
@@ -141,12 +209,14 @@ class Channel:
             self._readers.discard(wake)
 
     def _add(self, type_: str, data: Json, *, wake: bool = True) -> _Entry:
-        self._events += self._events < _ATTEMPT - 1
-        seq = self._steps * _STEP + min(self.attempt, _ATTEMPTS) * _ATTEMPT + self._events
-        self._log.append(entry := _Entry(seq, type_, data))
+        self._events += self._events < _ATTEMPT - 2
+        self._log.append(entry := _Entry(self._seq(self._events), type_, data))
         if wake:
             self._wake()
         return entry
+
+    def _seq(self, number: int) -> int:
+        return self._steps * _STEP + min(self.attempt, _ATTEMPTS) * _ATTEMPT + number
 
     def _wake(self) -> None:
         for reader in self._readers:
@@ -200,6 +270,8 @@ def _payload(entry: _Entry, interaction_id: str) -> Json:
         text = "".join(entry.texts)
         if entry.kind == "thought_summary":
             data["delta"] = {"type": "thought_summary", "content": {"type": "text", "text": text}}
+        elif entry.kind == _OUTPUT:
+            data["delta"] = {"type": _OUTPUT, "result": text}
         elif entry.kind == "arguments":
             data["delta"] = {"type": "arguments_delta", "arguments": text}
         else:

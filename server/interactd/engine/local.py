@@ -54,9 +54,9 @@ class LocalEngine:
         environments: where agents work; started by `start`, closed by `aclose`.
         fetcher: the web, for url_fetch and http hooks.
         extra_tools: tools that an agent's manifest may name besides the built-in ones.
-        money: prices, the day's budget; without it no model but those of this machine has a price of its own.
         retention: how long what is kept.
         watch: whether the clock can be believed; without one it always is.
+        money: prices, the day's budget; without it no model but those of this machine has a price of its own.
         schedules: triggers and webhooks; started by `start`, closed by `aclose`.
     """
 
@@ -71,9 +71,9 @@ class LocalEngine:
         environments: Environments | None = None,
         fetcher: Fetcher | None = None,
         extra_tools: Sequence[BuiltinTool] = (),
-        money: MoneySettings | None = None,
         retention: RetentionSettings | None = None,
         watch: ClockWatch | None = None,
+        money: MoneySettings | None = None,
         schedules: Schedules | None = None,
     ) -> None:
         self._core = Core(
@@ -85,8 +85,8 @@ class LocalEngine:
             environments=environments,
             fetcher=fetcher,
             extra_tools=extra_tools,
-            money=money,
             watch=watch,
+            money=money,
         )
         self._queue = Queue(self._core)
         self._retention = retention or RetentionSettings()

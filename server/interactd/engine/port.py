@@ -29,6 +29,8 @@ class Result:
     interaction: Interaction
     steps: list[Step]
     partial_text: str = ""
+    printed: str = ""
+    """The end of what the code that runs now has printed (not yet journalled)."""
     queue_position: int | None = None
     queue_reason: str | None = None
     """Why it does not run yet, in a few words; `None` when it does."""

@@ -43,7 +43,7 @@ async def respond(
     # Before the lock: providers may be asked. Functions are run where the keys are; a decision is made anywhere.
     began = Note.read(await core.store.pending(interaction.id)).connection
     decides = any(str(one["call_id"]).startswith(ASK_PREFIX) for one in given)
-    whose = (began, caller.connection, None) if decides else (caller.connection, began)
+    whose = (began, caller.connection) if decides else (caller.connection, began)
     connection = await connection_for(core, interaction, whose)
     return await core.finish(_respond(core, queue, interaction, given, key, caller, connection))
 

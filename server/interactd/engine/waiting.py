@@ -36,12 +36,14 @@ async def result_of(
         # It moved on between the two reads: its steps belong to another status than its row.
         interaction, steps = now, await core.store.get_steps(interaction.id)
     run = queue.run_of(interaction.id) if interaction.status == "in_progress" else None
+    channel = core.hub.get(interaction.id) if run else None
     position, reason = await _standing(core, queue, interaction)
     return Result(
         session=session,
         interaction=interaction,
         steps=steps,
         partial_text=run.draft.text() if run and run.draft else "",
+        printed=channel.printed if channel else "",
         queue_position=position,
         queue_reason=reason,
         waiting_for=waiting_for(unanswered(steps)) if interaction.status == "requires_action" else [],
@@ -139,10 +141,8 @@ async def follow(core: Core, interaction_id: str, after: int) -> AsyncIterator[E
         interaction = await core.store.get_interaction(whole)
         live = channel is not None or interaction.status not in _RUNS or core.handed_over
         if channel is None:
-            channel = Channel(whole, interaction.epoch)
-            channel.journalled(await core.store.get_steps(whole), 0)
-            (channel.rests if live else channel.status)(interaction)
-            channel.end()
+            channel = Channel.of_journal(interaction, await core.store.get_steps(whole))
+            (channel.status if live else channel.stands)(interaction)
         async for event in channel.read(after):
             after = event.seq
             yield event

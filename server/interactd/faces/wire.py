@@ -107,6 +107,7 @@ def result(value: Result) -> Json:
         "steps": [step(s) for s in value.steps],
         **_set(
             partial_text=value.partial_text or None,
+            printed=value.printed or None,
             queue_position=value.queue_position,
             queue_reason=value.queue_reason,
             waiting_for=value.waiting_for or None,

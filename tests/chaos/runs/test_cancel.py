@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from chaos.runs.leaks import processes
-from chaos.runs.plans import Plans, asked_for, call_of
-from chaos.runs.world import Failed, Json, World, a_world, alive, until
+from chaos.runs.kit.leaks import processes
+from chaos.runs.kit.plans import Plans, asked_for, call_of
+from chaos.runs.kit.world import Failed, Json, World, a_world, alive, until
 from interactd.sandbox.launchers.bubblewrap.owner import uid_for
 from support.provider import Call, Hang, Reply, Request
 

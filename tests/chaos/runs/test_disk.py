@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from chaos.runs.plans import Plans, asked_for, call_of
-from chaos.runs.world import PATIENCE_S, Failed, Json, World, a_world, alive, until
+from chaos.runs.kit.plans import Plans, asked_for, call_of
+from chaos.runs.kit.world import PATIENCE_S, Failed, Json, World, a_world, alive, until
 from support.provider import Reply, Request
 
 pytestmark = [

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 
-from chaos.runs.plans import Plans
-from chaos.runs.story import Story
-from chaos.runs.world import a_world
+from chaos.runs.kit.plans import Plans
+from chaos.runs.kit.story import Story
+from chaos.runs.kit.world import a_world
 
 pytestmark = [
     pytest.mark.anyio,
@@ -25,12 +26,17 @@ async def run_story(root: Path, kills: int, seed: int, *, at_once: int = 4, foll
     plans = Plans(seed)
     async with a_world(root, plans.answer) as world:
         story = Story(world, plans, chance, follow=follow)
+        # How long a run takes here and now, so that a busy machine is not killed before it has begun.
+        began = time.monotonic()
+        await story.begin(1)
+        await story.all_end()
+        unit = min(time.monotonic() - began, 8.0)
         while world.deaths < kills:
             await story.look()
             if (room := at_once - len(story.open)) > 0:
                 await story.begin(chance.randint(1, room))
             # Most die within a step or two; some live long enough to end a run.
-            await story.kill(chance.choice((0.15, 0.5, 0.5, 1.0, 2.0)) * chance.random())
+            await story.kill(unit * chance.choice((0.2, 0.5, 0.8, 1.2, 2.0)) * chance.random())
         await story.look()
         await story.finish()
         story.judge()

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from chaos.runs.plans import Plans
-from chaos.runs.story import Story
-from chaos.runs.world import Seat, World, a_world, alive, until
+from chaos.runs.kit.plans import Plans
+from chaos.runs.kit.story import Story
+from chaos.runs.kit.world import Seat, World, a_world, alive, until
 
 pytestmark = [
     pytest.mark.anyio,
@@ -79,6 +79,7 @@ async def run_story(root: Path, kills: int, seed: int) -> None:
         print(f"{world.deaths} deaths, {len(story.runs)} runs, {story.questions} questions, {story.unknown} unknown")
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_one_of_two_daemons_is_killed_again_and_again(tmp_path: Path) -> None:
     await run_story(tmp_path / "home", 6, seed=4)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from chaos.runs.plans import Plans
-from chaos.runs.world import CHAOSD, Json, World, a_world, until
+from chaos.runs.kit.plans import Plans
+from chaos.runs.kit.world import CHAOSD, Json, World, a_world, until
 from support.hosts import Host
 from support.provider import Reply
 

@@ -184,6 +184,32 @@ async def test_code_that_died_with_the_daemon_is_not_run_again_and_nothing_of_it
         assert "Outcome unknown" in done["steps"][-1]["content"][0]["text"]
 
 
+async def test_output_that_was_seen_before_a_crash_is_in_no_step_after_it(tmp_path: Path) -> None:
+    code = "print('begun', flush=True)\nimport subprocess\nsubprocess.run(['sleep', '31337.25'])"
+
+    def answer(request: Request) -> Reply:
+        if results_in(request):
+            return Reply(text="ok")
+        return Reply(calls=[Call("code_execution", {"language": "python", "code": code}, id="c")])
+
+    async with FakeProvider(default=answer) as provider, daemons(tmp_path, provider) as them:
+        sent = await them.send()
+        seen: dict[str, Any] = {}
+        async with asyncio.timeout(PATIENCE_S):
+            while not seen.get("printed"):
+                seen = await them.call("wait", interaction_id=sent, timeout_s=0.1)
+        assert seen["printed"] == "begun\n"
+        assert [step["type"] for step in seen["steps"]] == ["user_input", "code_execution_call"]
+        await them.kill()
+        await them.start()
+        done = await them.ended(sent)
+        results = [step for step in done["steps"] if step["type"] == "code_execution_result"]
+        assert len(results) == 1
+        assert "Outcome unknown" in results[0]["result"]
+        assert "begun" not in results[0]["result"]
+        assert done["printed"] == ""
+
+
 async def test_a_model_call_that_died_is_made_again_and_the_tools_before_it_are_not(tmp_path: Path) -> None:
     hold = asyncio.Event()
 

@@ -60,6 +60,7 @@ def shown(result: Any) -> Any:
             "environment_id": result.interaction.environment_id,
             "steps": [step.as_dict() for step in result.steps],
             "waiting_for": result.waiting_for,
+            "printed": result.printed,
         }
     return {"id": result.id}
 

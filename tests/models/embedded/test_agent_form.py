@@ -37,6 +37,10 @@ def ran(number: int, code: str, text: str, *, error: bool = False) -> list[Step]
     ]
 
 
+def viewed(number: int, path: str, text: str) -> list[Step]:
+    return [call(number, "view_file", path=path), result(number, "view_file", text)]
+
+
 def root(*steps: Step) -> str:
     return agent.grammar(TOOLS, "auto", steps).partition("\n")[0]
 
@@ -80,9 +84,10 @@ def test_an_answer_may_come_once_the_named_files_were_dealt_with() -> None:
     half = ran(1, "print(open('data.csv').read())", "a,b")
     assert "ANSWER" not in root(asked(TASK), *half)
     whole = ran(2, "open('sum.txt', 'w').write(str(total)); print(total)", "100")
-    done = root(asked(TASK), *half, *whole)
-    assert "ANSWER" in done
-    assert "WRITE" not in done
+    made = [asked(TASK), *half, *whole]
+    assert root(*made) == 'root ::= "READ " ("sum.txt")', "what was made is looked at first"
+    done = root(*made, *viewed(3, "sum.txt", "1\t100"))
+    assert done.startswith('root ::= "ANSWER')
 
 
 def test_after_an_error_it_must_try_again_and_after_three_it_may_give_up() -> None:
@@ -102,7 +107,9 @@ def test_a_file_that_was_written_is_not_written_again() -> None:
     assert "WRITE" not in root(*steps)
     shown = agent.render_result(steps[-1], turn(steps))
     assert "bytes" not in shown
-    assert "ANSWER" in shown
+    assert "READ hello.txt" in shown
+    steps += viewed(2, "hello.txt", "1\tHi")
+    assert "ANSWER" in agent.render_result(steps[-1], turn(steps))
 
 
 def test_the_same_call_twice_or_too_many_calls_leave_only_the_answer() -> None:
@@ -132,13 +139,101 @@ def test_a_missing_module_is_answered_with_what_there_is() -> None:
     assert "csv.DictReader" in shown
 
 
-def test_urls_and_abbreviations_are_no_files() -> None:
-    assert turn([asked("Fetch https://example.org/a.html, e.g. now, and write /workspace/out/b.txt")]).files == [
-        "out/b.txt"
-    ]
-
-
 def test_the_beginning_of_the_prompt_is_the_same_bytes_and_short() -> None:
     text = agent.system(None, TOOLS)
     assert text == agent.system(None, TOOLS)
     assert len(text) < 1_200
+
+
+def line(grammar: str, rule: str) -> str:
+    return next(line for line in grammar.splitlines() if line.startswith(f"{rule} ::="))
+
+
+def test_modules_that_are_not_there_cannot_be_imported_unless_the_user_speaks_of_them() -> None:
+    def code(task: str, *steps: Step) -> str:
+        return line(agent.grammar(TOOLS, "auto", [asked(task), *steps]), "first")
+
+    plain = code(TASK)
+    assert all(f'"{letter}"' in plain for letter in "pandas")
+    without = code("Sum the column with pandas and numpy, matplotlib, scipy, sklearn, requests. " + TASK)
+    assert len(without) < len(plain)
+
+
+def test_what_is_given_back_as_text_is_no_keyword() -> None:
+    filled = line(agent.grammar(TOOLS, "auto", [asked("Make a file a.txt with the word RUN")]), "filled")
+    assert "R" in filled.partition("rest")[0]
+
+
+def test_an_answer_quotes_the_number_that_a_program_found() -> None:
+    steps = [asked("What is 1234 * 5678? Compute it."), *ran(1, "print(1234 * 5678)", "7006652")]
+    assert '"7006652"' in root(*steps)
+    assert '"1234"' in root(*steps), "numbers of the task may be said before it"
+    long = [asked("Look around with Python"), *ran(1, "print(1)", "x" * 200)]
+    assert "xxx" not in root(*long)
+
+
+def test_a_number_that_was_asked_for_is_insisted_on() -> None:
+    task = asked("How many lines of a.log hold the word ERROR?")
+    listed = [task, *ran(1, "for x in open('a.log'): print(x)", "ERROR 1\nERROR 2\nERROR 3")]
+    assert "ANSWER" not in root(*listed)
+    assert "one number" in agent.render_result(listed[-1], turn(listed))
+    assert "ANSWER" in root(*listed, *ran(2, "print(len(open('a.log')))", "3"))
+
+
+def test_a_file_on_one_line_is_written_again_when_lines_were_asked_for() -> None:
+    task = asked("Write the first 4 even numbers to even.txt, each on its own line.")
+    made = [task, *ran(1, "open('even.txt', 'w').write('2468')", "(no output)")]
+    wrong = [*made, *viewed(2, "even.txt", "1\t2468")]
+    assert "ANSWER" not in root(*wrong)
+    assert "has 1 line; the task wants 4" in agent.render_result(wrong[-1], turn(wrong))
+    right = [*made, *viewed(2, "even.txt", "1\t2\n2\t4\n3\t6\n4\t8")]
+    assert "ANSWER" in root(*right)
+
+
+def test_a_file_that_is_to_be_changed_must_have_changed() -> None:
+    task = asked("In a.txt replace x by y.")
+    assert root(task) == 'root ::= "READ " ("a.txt")'
+    seen = [task, *viewed(1, "a.txt", "1\tx")]
+    other = ran(2, "t = open('a.txt').read()\nopen('b.txt', 'w').write(t.replace('x', 'y'))", "(no output)")
+    assert "READ" not in root(*seen, *other)
+    assert "ANSWER" not in root(*seen, *other)
+    same = [*ran(2, "open('a.txt', 'w').write('x')", "(no output)"), *viewed(3, "a.txt", "1\tx")]
+    assert "ANSWER" not in root(*seen, *same)
+    good = [*ran(2, "open('a.txt', 'w').write('y')", "(no output)"), *viewed(3, "a.txt", "1\ty")]
+    assert "ANSWER" in root(*seen, *good)
+
+
+def test_a_program_that_is_to_be_run_is_run() -> None:
+    task = asked("Write a Python script hi.py that prints Hi, and run it.")
+    steps = [task, call(1, "write_file", path="hi.py", content="print('Hi')\n"), result(1, "write_file", "Wrote hi.py")]
+    assert root(*steps).startswith('root ::= "RUN')
+    assert "python3 hi.py" in agent.render_result(steps[-1], turn(steps))
+
+
+def test_a_text_is_written_as_the_task_has_it() -> None:
+    task = asked("Save the words Good Night, Moon in a.txt.")
+
+    def made(text: str) -> list[Step]:
+        done = [call(1, "write_file", path="a.txt", content=f"{text}\n"), result(1, "write_file", "Wrote a.txt")]
+        return [task, *done, *viewed(2, "a.txt", f"1\t{text}")]
+
+    wrong = made("good night, moon")
+    assert root(*wrong).startswith('root ::= "WRITE "')
+    assert agent.render_result(wrong[-1], turn(wrong)).endswith("WRITE a.txt again: Good Night, Moon")
+    assert root(*made("Good Night, Moon")).startswith('root ::= "ANSWER')
+    assert root(*made("something else")).startswith('root ::= "ANSWER')
+
+
+def test_demands_end_after_some_calls() -> None:
+    steps = [asked(TASK)]
+    for number in range(8):
+        steps += ran(number, f"print({number})", str(number))
+    assert "ANSWER" in root(*steps)
+
+
+def test_a_good_call_made_twice_in_vain_is_left_out_of_the_next_prompt() -> None:
+    task = asked("How many lines of a.log hold the word ERROR?")
+    listed = ran(1, "print(open('a.log').read())", "ERROR\nERROR\nERROR")
+    again = ran(2, "print(open('a.log').read())", "ERROR\nERROR\nERROR")
+    assert without_dead_end([task, *listed]) == [task, *listed]
+    assert without_dead_end([task, *listed, *again]) == [task]

@@ -37,8 +37,8 @@ class RunAgentBackground(Arguments):
     max_steps: Steps | None = None
     max_tokens: Annotated[RunTokens, Field(description="In and out, of the whole run.")] | None = None
     max_seconds: RunSeconds | None = None
-    budget: Annotated[Budget, Field(description="As in send_turn.")] | None = None
     dispatch: Shown | None = None
+    budget: Annotated[Budget, Field(description="As in send_turn.")] | None = None
     idempotency_key: Key | None = None
 
 

@@ -11,6 +11,7 @@ from interactd.nouns import Interaction, Json, Session, Step
 from interactd.sandbox.environments_port import Artifact
 from interactd_tools.answers import artifacts as files
 from interactd_tools.answers import money
+from interactd_tools.answers.printed import tail
 from interactd_tools.answers.progress import doing, figures, is_agents, progress, sandbox_label, steps_taken
 from interactd_tools.answers.text import Piece, answer, call, compact, cut, one_line, plural, span, usage_line
 from interactd_tools.context import Image, Link, ToolResult
@@ -51,6 +52,7 @@ def show(result: Result, view: View) -> ToolResult:
         _head(result),
         view.note,
         _trouble(result),
+        tail(result.printed),
         piece.text if shown else "",
         _cut_line(piece, following, view) if shown else "",
         unsent,

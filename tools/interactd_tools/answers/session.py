@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from typing import Any, Literal
 
+from interactd.engine.port import Standing
 from interactd.nouns import Json, Session, Step
 from interactd.store.port import Hit, Receipt, Turn
 from interactd_tools.answers.interaction import render
@@ -16,8 +17,8 @@ _SAID = 240
 _EMBEDDED = "embedded/"
 
 
-def line(session: Session, *, unread: list[str] | None = None) -> str:
-    """Return one session of a list."""
+def line(session: Session, *, unread: list[str] | None = None, now_at: Standing | None = None) -> str:
+    """Return one session of a list, with what it is at just now."""
     now = time.time()
     parts = [session.id]
     if session.state != "active":
@@ -34,6 +35,9 @@ def line(session: Session, *, unread: list[str] | None = None) -> str:
     if session.labels:
         parts.append(one_line(compact(session.labels), 160))
     text = "- " + " · ".join(parts)
+    if now_at is not None:
+        why = f": {now_at.queue_reason}" if now_at.queue_reason else ""
+        text += f"\n  now: {now_at.interaction.id} {now_at.interaction.status}{why}"
     if unread:
         text += "\n  unread: " + ", ".join(unread)
     return text

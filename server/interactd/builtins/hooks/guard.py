@@ -73,6 +73,10 @@ class Guard:
         self._workspace = workspace
         self._trusted = trusted
 
+    def judges_output(self, name: str) -> bool:
+        """Whether a hook may withhold or replace what this tool puts out."""
+        return bool(self._hooks) and bool(list(hooks_for(self._hooks, "post_tool_execution", name)))
+
     async def before(self, name: str, arguments: Json) -> str | None:
         """Why the call is denied; `None` when it may be made."""
         if not self._hooks:

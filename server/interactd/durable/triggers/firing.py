@@ -17,7 +17,16 @@ from interactd.durable.bell import Bell
 from interactd.durable.port import Turns
 from interactd.durable.settings import DurableSettings
 from interactd.durable.triggers.deciding import decide
-from interactd.errors import Fenced, InteractdError, NotFound, Overloaded, StorageError, StorageFull
+from interactd.errors import (
+    Fenced,
+    InteractdError,
+    NotFound,
+    Overloaded,
+    ProviderTimeout,
+    ProviderUnavailable,
+    StorageError,
+    StorageFull,
+)
 from interactd.nouns import Json
 from interactd.store.schedules_port import Due, Execution, ScheduleStore
 
@@ -28,6 +37,9 @@ _SOON_S = 0.05
 _STOP_S = 5.0
 _NOT_NOW = (Overloaded, StorageFull, StorageError, Fenced)
 """Failures that say nothing about the work: it is started when there is room."""
+_PERHAPS_LATER = (ProviderUnavailable, ProviderTimeout)
+"""Failures that may be over in a minute: a model server that is being started. A person who asked is told at once."""
+_LATER_S = 30.0
 
 
 class Firing:
@@ -148,18 +160,25 @@ class Firing:
             async with self._room:
                 cwd = await self._cwd(execution)
                 await self._turns.start(execution, cwd)
-        except _NOT_NOW as error:
-            if now - execution.created_at < self._settings.start_patience_s or self._closing:
-                log.info("execution %s is started later: %s", execution.id, error)
-                with contextlib.suppress(InteractdError):
-                    await self._store.put_off(execution.id, now + _AGAIN_S)
-                return
-            await self._failed(execution, error.as_dict())
         except InteractdError as error:
-            await self._failed(execution, error.as_dict())
+            if (pause := self._pause(error, execution, now)) is None:
+                await self._failed(execution, error.as_dict())
+                return
+            log.info("execution %s is started later: %s", execution.id, error)
+            with contextlib.suppress(InteractdError):
+                await self._store.put_off(execution.id, now + pause)
         except Exception as error:
             log.exception("execution %s could not be started", execution.id)
             await self._failed(execution, {"code": "internal", "message": f"{type(error).__name__} at its start"})
+
+    def _pause(self, error: InteractdError, execution: Execution, now: float) -> float | None:
+        """After how long to try a start again; `None` when it has failed."""
+        patient = now - execution.created_at < self._settings.start_patience_s
+        if isinstance(error, _NOT_NOW):
+            return _AGAIN_S if patient or self._closing else None
+        if isinstance(error, _PERHAPS_LATER) and execution.cause != "manual" and patient:
+            return _LATER_S
+        return None
 
     async def _cwd(self, execution: Execution) -> str | None:
         try:

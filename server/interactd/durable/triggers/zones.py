@@ -52,6 +52,6 @@ def local_zone() -> str:
     except Exception:  # noqa: BLE001 - it reads whatever the system has; no zone is answer enough
         return "UTC"
     try:
-        return zone(name).key
+        return "UTC" if name == "Etc/UTC" else zone(name).key
     except InvalidArgument:
         return "UTC"

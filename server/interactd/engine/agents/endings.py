@@ -48,6 +48,15 @@ def bad_calls(names: Sequence[str], times: int) -> Json:
     }
 
 
+def babbling() -> Json:
+    """The error of an answer that says the same over and over."""
+    return {
+        "code": "loop_detected",
+        "message": "The model was stopped: it wrote the same text over and over.",
+        "repair": f"{GO_ON}, or use a stronger model.",
+    }
+
+
 def too_large() -> Json:
     """The error of a run whose model writes without end."""
     return {

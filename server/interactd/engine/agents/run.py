@@ -18,9 +18,10 @@ from interactd.builtins.hooks.guard import Guard
 from interactd.builtins.port import Outcome
 from interactd.builtins.tools import builtin_tools
 from interactd.engine.agents.batch import Batch
-from interactd.engine.agents.endings import LOST, Ending, bad_calls, closing, looping, too_large
+from interactd.engine.agents.endings import LOST, Ending, babbling, bad_calls, closing, looping, too_large
 from interactd.engine.agents.judging import built_in, judged
 from interactd.engine.agents.limits import Spent, exceeded, time_exceeded, tokens_of
+from interactd.engine.agents.live import live
 from interactd.engine.agents.loops import loop_of
 from interactd.engine.agents.placed import PlacedRun
 from interactd.engine.agents.prompt import system_prompt
@@ -172,9 +173,8 @@ class AgentRun(PlacedRun):
     # -- thinking --------------------------------------------------------------------------------------------
     async def _think(self, toolbox: Toolbox, limits: RunLimits) -> Ending | None:
         """One model call. `None` when the loop goes on, or the run is left to the next daemon."""
-        self.draft = draft = Draft(
-            self._shown or self.channel, generated(self._own), self._core.settings.max_output_bytes
-        )
+        shown, most = self._shown or self.channel, self._core.settings.max_output_bytes
+        self.draft = draft = Draft(shown, generated(self._own), most, watched=True)
         failure: InteractdError | None = None
         with self._interruptible(self._remaining(limits)) as scope:
             try:
@@ -190,18 +190,20 @@ class AgentRun(PlacedRun):
             return await self._stopped_short(draft.partial())
         if scope.cancelled_caught:
             return Ending("incomplete", draft.partial(), time_exceeded(limits))
-        return Ending("incomplete", draft.partial(), too_large(), "length")
+        why = babbling() if draft.repeating else too_large()
+        return Ending("incomplete", draft.partial(), why, "length")
 
     async def _take(self, draft: Draft, finished: Finished, toolbox: Toolbox) -> Ending | None:
         """Journal an answer, with the calls that are made next; or end the turn with it."""
-        usage = plus(self._note.usage, finished.usage or self._estimated(draft))
+        usage = plus(self._note.usage, self._used(draft, finished.usage))
         must_call = self.interaction.generation_config.tool_choice == "any"
         verdict = self.purse.judged(judged(draft.partial(), finished, self._own, toolbox, must_call=must_call))
         goes_on = verdict.status in (None, "requires_action")
         code = (verdict.error or {}).get("code")
-        if code == "empty_answer" and rounds(self._own) and not self._empty:
-            # Some models say nothing once after a tool's result, and answer when asked again.
-            goes_on = self._empty = True
+        # Some models say nothing once, most of all after a tool's result, and answer when asked again.
+        again = code == "empty_answer" and not self._empty
+        self._empty = again
+        goes_on = goes_on or again
         if not goes_on:
             self._note = replace(self._note, usage=usage)
             return Ending(cast("Status", verdict.status), verdict.steps, verdict.error, verdict.finish_reason)
@@ -217,11 +219,17 @@ class AgentRun(PlacedRun):
         self.draft = None
         return None
 
-    def _estimated(self, draft: Draft) -> Usage | None:
-        """Tokens of a call whose provider does not count: an unknown figure must not pass a limit as zero."""
+    def _used(self, draft: Draft, said: Usage | None) -> Usage | None:
+        """Tokens of a call: what its provider counts, and an estimate of what it does not, or says to be nothing. An
+        unknown figure must not pass a limit as zero."""
         if self._asked is None:
-            return None
-        return Usage(input=estimate_request(self._asked), output=max(1, draft.size // 4))
+            return said
+        said = said or Usage()
+        return replace(
+            said,
+            input=said.input or estimate_request(self._asked),
+            output=said.output or max(1, draft.size // 4),
+        )
 
     async def _leave(self) -> Ending | None:
         """Stop between two steps: nothing that has begun is unfinished."""
@@ -283,7 +291,8 @@ class AgentRun(PlacedRun):
         async def record(result: Step, left: tuple[str, ...]) -> None:
             await self._journal([result], self._tick(replace(self._note, flight=left or after, deaths=0)))
 
-        self._batch = batch = Batch(toolbox, calls, self._own, record)
+        shown = live(self.channel, self._own, calls, toolbox)
+        self._batch = batch = Batch(toolbox, calls, self._own, record, shown)
         with self._interruptible(self._remaining(limits)):
             await self._core.lease.check(self.interaction)
             await batch.make()
@@ -321,6 +330,14 @@ class AgentRun(PlacedRun):
         self._note = note
         self._own.extend(written)
         self.channel.journalled(written, first)
+
+    async def _ask(self, draft: Draft) -> None:
+        try:
+            await super()._ask(draft)
+        except InteractdError as error:
+            if draft.produced or not self._core.history.goes_blind(self._model, self._asked, error):
+                raise
+            await super()._ask(draft)
 
     async def _request(self, model: Model, shrink: float) -> ModelRequest:
         request = await self._core.history.request(

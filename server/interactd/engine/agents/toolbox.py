@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -54,6 +55,14 @@ class Toolbox:
         """
         declaration = self.tools[str(call.body["name"])].declaration
         return read_arguments(declaration, cast("Json", call.body.get("arguments") or {}))
+
+    def exact(self, name: str) -> str | None:
+        """The function that a model means by a name: some write `functions.view_file`, or their own marks after it."""
+        names = self.names
+        if name in names:
+            return name
+        bare = re.split(r"[.:/]", name.partition("<|")[0].strip(" \t\n\"'`()"))[-1].lower()
+        return next((one for one in names if one.lower() == bare), None)
 
     def instead_of(self, name: str) -> str | None:
         """What to tell a model that called a function that is not there."""

@@ -11,7 +11,6 @@ import logging
 from dataclasses import replace
 
 from interactd.engine.agents.steps import due_of, when
-from interactd.engine.approvals.keys import connection_for
 from interactd.engine.core import Core
 from interactd.engine.dispatch.queue import Queue
 from interactd.engine.run.note import Note
@@ -57,8 +56,6 @@ async def answer_due(core: Core, queue: Queue) -> int:
 
 async def _answer(core: Core, queue: Queue, interaction_id: str) -> bool:
     interaction = await core.store.get_interaction(interaction_id)
-    began = Note.read(await core.store.pending(interaction_id)).connection
-    connection = await connection_for(core, interaction, (began, None))
     async with core.session_lock(interaction.session_id):
         if core.handing_over:
             return False
@@ -73,7 +70,7 @@ async def _answer(core: Core, queue: Queue, interaction_id: str) -> bool:
             return False
         note = Note.read(await core.store.pending(interaction_id)).answered()
         left = [step for step in waiting if step not in over]
-        note = replace(note, connection=connection, due=due_of(left))
+        note = replace(note, due=due_of(left))
         made = [by_default(step) for step in over]
         written = await core.store.append(claimed.id, claimed.epoch, made, pending=note.as_dict(), durable=True)
         session = await core.store.get_session(claimed.session_id)

@@ -14,10 +14,7 @@ _PATIENCE_S: Final = 5.0
 
 
 async def connection_for(core: Core, interaction: Interaction, candidates: Iterable[str | None]) -> str | None:
-    """Return the first connection with which the interaction's model can be called; the first of all if none can.
-
-    `None` stands for whatever environment has the keys, as for a run that is taken up after a restart.
-    """
+    """Return the first connection with which the interaction's model can be called; the first of all if none can."""
     tried = list(dict.fromkeys(candidates))
     for connection in tried:
         try:

@@ -146,6 +146,9 @@ class ArchiveService:
 
     async def _export(self, wanted: Wanted, report: Report) -> Exported:
         core = self._core
+        if wanted.target.parent.is_dir() and _same_disk(wanted.target.parent, self._archive.folder):
+            # What is left of a full disk is for what runs.
+            await core.store.check()
         schema = int((await core.store.stats())["schema"])
         return await asyncio.to_thread(
             partial(
@@ -163,6 +166,8 @@ class ArchiveService:
 
     async def _import(self, wish: Wish, report: Report) -> Imported:
         core = self._core
+        if not wish.dry_run:
+            await core.store.check()
         schema = int((await core.store.stats())["schema"])
         async with self._importing:
             if not core.others.live:
@@ -299,6 +304,10 @@ def _absolute(path: str, caller: Caller) -> Path:
             )
         given = Path(caller.cwd) / given
     return given
+
+
+def _same_disk(one: Path, other: Path) -> bool:
+    return one.stat().st_dev == other.stat().st_dev
 
 
 def _free(path: Path) -> Path:

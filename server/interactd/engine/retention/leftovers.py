@@ -14,6 +14,12 @@ log = logging.getLogger(__name__)
 
 async def clear(core: Core) -> None:
     """Remove what no session refers to any more. What fails here stays noted in the store, and is tried again."""
+    # One at a time, so that nothing is counted twice in a receipt.
+    async with core.session_lock("leftovers"):
+        await _clear(core)
+
+
+async def _clear(core: Core) -> None:
     await _contents(core)
     retention = core.retention
     if retention is None:

@@ -6,6 +6,7 @@ making it again doubles nothing.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from interactd.engine.events import Channel, head_of
@@ -15,6 +16,23 @@ from interactd.nouns import Json, Step, text_content
 
 _DELTA_OF = {"thought": "thought_summary", "function_call": "arguments"}
 _TYPE_OF = {"thought_summary": "thought", "arguments": "function_call", "text": "model_output"}
+
+
+_REPEATED = 8_000
+"""Characters that say one thing again and again, after which a model is not listened to any more."""
+_LOOK_EVERY = 2_000
+_UNIT = 1_000
+"""Of what length a thing is that is said again; a shorter one is, too."""
+
+
+def repeats(tail: str) -> bool:
+    """Whether this text, if it is long enough to tell, is one piece of it over and over, words and not a line drawn."""
+    if len(tail) < _REPEATED:
+        return False
+    end = tail[-_UNIT:]
+    at = tail.rfind(end, 0, len(tail) - 1)
+    period = len(tail) - _UNIT - at
+    return at >= 0 and period <= _UNIT and tail[period:] == tail[:-period] and any(map(str.isalpha, tail[:period]))
 
 
 @dataclass(slots=True)
@@ -27,12 +45,16 @@ class _Open:
 class Draft:
     """Collects one call's events and tells the channel of them.
 
-    `first` is the index of the call's first step among the interaction's generated steps.
+    `first` is the index of the call's first step among the interaction's generated steps. A `watched` one gives up on
+    a model that says the same over and over; where nobody has tools, that may be what was asked for.
     """
 
-    def __init__(self, channel: Channel, first: int, max_bytes: int) -> None:
+    def __init__(self, channel: Channel, first: int, max_bytes: int, *, watched: bool = False) -> None:
         self.finished: Finished | None = None
         self.size = 0
+        self.repeating = False
+        """Whether it says the same over and over."""
+        self._look_at = _REPEATED if watched else math.inf
         self._channel = channel
         self._first = first
         self._max_bytes = max_bytes
@@ -41,7 +63,8 @@ class Draft:
 
     @property
     def overflowed(self) -> bool:
-        return self.size > self._max_bytes
+        """Whether there is more than one answer may hold, or no sense in more of it."""
+        return self.size > self._max_bytes or self.repeating
 
     @property
     def produced(self) -> bool:
@@ -67,6 +90,9 @@ class Draft:
             step = self._open.get(event.index) or self._start(event.index, _TYPE_OF[event.kind], {})
             step.texts.append(event.text)
             self.size += len(event.text)
+            if event.kind != "arguments" and self.size >= self._look_at:
+                self._look_at = self.size + _LOOK_EVERY
+                self.repeating = repeats("".join(step.texts[-_REPEATED:])[-_REPEATED:])
             self._channel.delta(self._first + event.index, event.kind, event.text)
         else:
             self._finish(event)

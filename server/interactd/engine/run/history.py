@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from interactd.engine.agents.pictures import refuses_pictures, shows_pictures, without_pictures
 from interactd.engine.agents.window import fit
 from interactd.engine.run.pieces import Piece, Pieces, piece_of, repaired
 from interactd.engine.run.tokens import Calibration, estimate_json, estimate_step, estimate_text
+from interactd.errors import InteractdError
 from interactd.models.port import Model, ModelRequest
 from interactd.nouns import GenerationConfig, Interaction, Json, Session, Step
 from interactd.store.port import Store
@@ -37,6 +39,8 @@ class History:
 
     def __init__(self, store: Store, default_window: int) -> None:
         self.calibration = Calibration()
+        self.blind: set[str] = set()
+        """Models whose providers refused pictures."""
         self._store = store
         self._default_window = default_window
         self._begins: OrderedDict[tuple[str, str], str] = OrderedDict()
@@ -79,6 +83,8 @@ class History:
         if interaction.previous_interaction_id is not None and room > 0:
             before = await self._before((session.id, model.label), interaction.previous_interaction_id, int(room))
             steps = [*before, *steps]
+        if model.label in self.blind:
+            steps = without_pictures(steps)
         return ModelRequest(
             model=model.name,
             steps=steps,
@@ -92,6 +98,16 @@ class History:
         """Note how many input tokens the provider counted for a request."""
         if reported:
             self.calibration.learn(model.label, estimate_request(request), reported)
+
+    def goes_blind(self, model: Model | None, request: ModelRequest | None, error: InteractdError) -> bool:
+        """Whether this request may have failed for the pictures that tools returned; the model is shown none from then
+        on, and asking again is worth it."""
+        if model is None or request is None or model.label in self.blind:
+            return False
+        if not shows_pictures(request.steps) or not refuses_pictures(error):
+            return False
+        self.blind.add(model.label)
+        return True
 
     def forget(self, session_id: str) -> None:
         """Drop what is remembered of a session that was removed."""

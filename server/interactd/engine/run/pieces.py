@@ -86,22 +86,24 @@ def piece_of(turn: Turn) -> Piece:
 
 
 def repaired(steps: Sequence[Step]) -> list[Step]:
-    """Return the steps so that any provider takes them: each call has its result right after its group of calls, and
-    no result is without a call."""
+    """Return the steps so that any provider takes them: each call has its result right after its group of calls, in
+    the order of the calls (some providers go by that alone), and no result is without a call."""
     steps = for_model(steps)
     out: list[Step] = []
     waiting: dict[str, Step] = {}
+    answers: dict[str, Step] = {}
     answering = False
 
     def flush() -> None:
-        out.extend(refused(call, NOT_ANSWERED) for call in waiting.values())
+        out.extend(answers.get(id) or refused(call, NOT_ANSWERED) for id, call in waiting.items())
         waiting.clear()
+        answers.clear()
 
     for step in steps:
         if step.type == "function_result":
             answering = True
-            if waiting.pop(str(step.body.get("call_id")), None) is not None:
-                out.append(step)
+            if (id := str(step.body.get("call_id"))) in waiting:
+                answers.setdefault(id, step)
             continue
         if answering or step.type == "user_input":
             flush()
@@ -115,13 +117,19 @@ def repaired(steps: Sequence[Step]) -> list[Step]:
 
 def _cost(piece: Piece) -> int:
     images = sum(
-        len(part.get("data") or "")
-        for step in piece.steps
-        for part in cast("list[Json]", step.body.get("content") or [])
-        if part.get("type") == "image"
+        len(part.get("data") or "") for step in piece.steps for part in _parts(step) if part.get("type") == "image"
     )
     states = sum(len(json.dumps(step.state)) for step in piece.steps if step.state)
     return _PER_PIECE + piece.tokens * 4 + images + states
+
+
+def _parts(step: Step) -> list[Json]:
+    """Everything of a step that may be a picture."""
+    result: Any = step.body.get("result")
+    given: list[Any] = [*(step.body.get("content") or [])]
+    if isinstance(result, list):
+        given += cast("list[Any]", result)
+    return [cast("Json", part) for part in given if isinstance(part, dict)]
 
 
 def _clamp(step: Step, limit: int) -> Step:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 from interactd.errors import InvalidArgument
-from interactd.models.embedded.calls import agent, protocol
-from interactd.models.embedded.calls.progress import turn, without_dead_end
+from interactd.models.embedded.calls import agent, hints, protocol
+from interactd.models.embedded.calls.progress import Turn, turn, without_dead_end
 from interactd.models.embedded.settings import EmbeddedSettings
 from interactd.models.port import ModelRequest
 from interactd.nouns import Json, Step, text_content
@@ -20,6 +20,7 @@ SYSTEM = "You are a helpful assistant. Answer in one or two short sentences unle
 SYSTEM_WITH_TOOLS = "You are a helpful assistant."
 TEMPERATURE = 0.3
 TEMPERATURE_AGAIN = 0.8
+TEMPERATURE_OF_ANSWERS = 0.0
 _MEDIA = "image", "audio", "video", "document"
 
 
@@ -53,12 +54,15 @@ def plan(request: ModelRequest, settings: EmbeddedSettings) -> Plan:
         system = f"{request.system_instruction or SYSTEM_WITH_TOOLS}\n\n{protocol.describe(tools)}"
     else:
         system = request.system_instruction or SYSTEM
+    now = turn(request.steps) if working else None
     config = replace(
         request.config,
         thinking_level=None,
         thinking_summaries=None,
         tool_choice=None,
-        temperature=_temperature(request, working=working),
+        temperature=_temperature(request, now),
+        # Another one for each call, or what failed is drawn again.
+        seed=None if request.config.seed is None else request.config.seed + (len(now.calls) if now else 0),
         max_output_tokens=request.config.max_output_tokens or settings.max_output_tokens,
     )
     steps = _plain(without_dead_end(request.steps) if working else request.steps, tools, working=working)
@@ -70,17 +74,21 @@ def plan(request: ModelRequest, settings: EmbeddedSettings) -> Plan:
     return Plan(plain, protocol.grammar(tools, choice), agent.json_form(tools))
 
 
-def _temperature(request: ModelRequest, *, working: bool) -> float:
-    """The caller's, if any; after a failed call a higher one, or a small model writes the same program again."""
+def _temperature(request: ModelRequest, now: Turn | None) -> float:
+    """The caller's, if any; after a call that failed or came to nothing a higher one, or a small model writes the same
+    program again."""
     if request.config.temperature is not None:
         return request.config.temperature
-    calls = turn(request.steps).calls if working else []
-    return TEMPERATURE_AGAIN if calls and calls[-1].failed else TEMPERATURE
+    if now is not None and now.calls and now.sensible() == {"answer"}:
+        # What is left is to say what was found out.
+        return TEMPERATURE_OF_ANSWERS
+    in_vain = now is not None and now.calls and (now.calls[-1].failed or now.in_vain)
+    return TEMPERATURE_AGAIN if in_vain else TEMPERATURE
 
 
 def _plain(steps: list[Step], tools: list[Json], *, working: bool) -> list[Step]:
     newest = next((n for n in range(len(steps), 0, -1) if steps[n - 1].type == "model_output"), 0)
-    out: list[Step] = agent.examples() if working else []
+    out: list[Step] = hints.examples() if working else []
     for number, step in enumerate(steps):
         match step.type:
             case "user_input":

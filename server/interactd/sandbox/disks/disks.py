@@ -16,7 +16,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,7 +131,7 @@ class Disks:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
                     raise
                 log.warning("%s gets no disk image: %s", id, error)
-        return await self._begin(id, folder, lambda: _plain(folder, make=True))
+        return await self._begin(id, folder, lambda: (_plain(folder, make=True), -1))
 
     async def fork(self, id: str, folder: Path, origin: Path, disk_mb: int) -> Rooms | None:
         """Make an environment's rooms as a copy of another's image, which is held still meanwhile; None where that
@@ -186,6 +186,13 @@ class Disks:
             folder = disk.rooms.workspace.parent
             await _through(lambda: loops.sync(folder))
 
+    async def keep_or_say(self, id: str) -> None:
+        """As `keep`, where nothing else can be done about it."""
+        try:
+            await self.keep(id)
+        except OSError as error:
+            log.error("files of environment %s may be lost, the disk is full: %s", id, error)
+
     async def close(self, id: str) -> None:
         """Unmount an environment's disk, when nobody uses it any more (bounded: 10 s, then regardless)."""
         disk = self._disks.get(id)
@@ -234,31 +241,40 @@ class Disks:
         root, count = self._root.resolve(), 0
         in_use = False
         for one in loops.mounts_below(root):
-            if (one.target == root and in_use) or _in_use(one.target.parent / IMAGE):
-                in_use = True
-                continue
-            loops.thaw(one.target)
-            try:
-                loops.unmount(one.target, 0.2)
-                count += 1
-            except OSError as error:
-                log.warning("%s could not be unmounted: %s", one.target, error)
+            with _nobodys(one.target.parent / IMAGE) as free:
+                if (one.target == root and in_use) or not free:
+                    in_use = True
+                    continue
+                loops.thaw(one.target)
+                try:
+                    loops.unmount(one.target, 0.2)
+                    count += 1
+                except OSError as error:
+                    log.warning("%s could not be unmounted: %s", one.target, error)
         return count + loops.release_below(root, unless=_in_use)
 
     # -- inside ------------------------------------------------------------------------------------------------------
-    async def _begin(self, id: str, folder: Path, work: Callable[[], Rooms]) -> Rooms:
+    async def _begin(self, id: str, folder: Path, work: Callable[[], tuple[Rooms, int]]) -> Rooms:
         disk = self._disks.setdefault(id, _Disk())
+        held: list[int] = []
+
+        def begin() -> Rooms:
+            rooms, fd = work()
+            held.append(fd)
+            return rooms
+
         async with disk.lock:
             try:
-                disk.rooms = await _through(work)
+                disk.rooms = await _through(begin)
             except asyncio.CancelledError:
                 # It was made to its end, and nobody will hear of it.
                 with anyio.CancelScope(shield=True):
                     await asyncio.to_thread(_drop, folder)
+                for fd in held:
+                    _let_go(fd)
                 raise
             disk.device = disk.rooms.device
-            if disk.rooms.quota is not None:
-                disk.held = _hold(disk.rooms.quota.image)
+            disk.held = held[0]
             disk.used_at = self._clock()
             return disk.rooms
 
@@ -291,11 +307,13 @@ def cannot(parent: Path) -> str | None:
     folder = parent / f".try-{os.getpid()}-{os.urandom(4).hex()}"
     try:
         folder.mkdir(mode=0o700)
+        held = -1
         try:
-            _make(folder, 4)
+            _, held = _make(folder, 4)
             (folder / DISK / "ws" / "x").write_bytes(b"x")
             return None
         finally:
+            _let_go(held)
             _drop(folder)
             shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
@@ -327,9 +345,12 @@ def _plain(folder: Path, *, make: bool = False) -> Rooms:
     return _rooms(folder, image=False)
 
 
-def _make(folder: Path, disk_mb: int) -> Rooms:
+def _make(folder: Path, disk_mb: int) -> tuple[Rooms, int]:
+    held = -1
     try:
         image.make(folder / IMAGE, disk_mb)
+        # Before it is mounted: what nobody holds is a dead daemon's, and anybody may unmount it.
+        held = _hold(folder / IMAGE)
         (folder / DISK).mkdir(mode=0o700)
         _mount(folder)
         (folder / DISK).chmod(0o700)
@@ -338,12 +359,18 @@ def _make(folder: Path, disk_mb: int) -> Rooms:
         with contextlib.suppress(OSError):
             (folder / DISK / "lost+found").rmdir()
     except OSError:
+        _let_go(held)
         _drop(folder)
         raise
-    return _rooms(folder, image=True)
+    return _rooms(folder, image=True), held
 
 
-def _copied(origin: Path, folder: Path, disk_mb: int) -> Rooms:
+def _let_go(held: int) -> None:
+    if held >= 0:
+        os.close(held)
+
+
+def _copied(origin: Path, folder: Path, disk_mb: int) -> tuple[Rooms, int]:
     source = origin / IMAGE
     free = os.statvfs(folder)
     if source.stat().st_blocks * 512 > free.f_bavail * free.f_frsize - RESERVE:
@@ -352,7 +379,7 @@ def _copied(origin: Path, folder: Path, disk_mb: int) -> Rooms:
         with loops.frozen(origin / DISK) if os.path.ismount(origin / DISK) else contextlib.nullcontext():
             image.copy(source, folder / IMAGE)
         (folder / DISK).mkdir(mode=0o700)
-        return _attach(folder, disk_mb)
+        return _held(folder, disk_mb)
     except OSError:
         _drop(folder)
         raise
@@ -411,16 +438,23 @@ def _alone(fd: int) -> bool:
     return True
 
 
-def _in_use(there: Path) -> bool:
-    """Whether a daemon that lives has this image mounted."""
+@contextlib.contextmanager
+def _nobodys(there: Path) -> Generator[bool]:
+    """Whether no daemon that lives has this image mounted, nor can come to have it meanwhile."""
     try:
         fd = os.open(there, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
-        return False
+        yield True
+        return
     try:
-        return not _alone(fd)
+        yield _alone(fd)
     finally:
         os.close(fd)
+
+
+def _in_use(there: Path) -> bool:
+    with _nobodys(there) as free:
+        return not free
 
 
 def _mount(folder: Path) -> None:

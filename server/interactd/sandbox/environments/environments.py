@@ -105,9 +105,8 @@ class LocalEnvironments:
             log.info("%d mounts and loop devices of a killed daemon were removed", left)
         for row in await self._all("creating"):
             await self._store.forget_environment(row["id"])
-        for status in ("deleting", "expiring"):
-            for row in await self._all(status):
-                await self._remove(row)
+        for row in [*await self._all("deleting"), *await self._all("expiring")]:
+            await self._remove(row)
         active = {row["id"]: row for row in await self._all("active")}
         there = await asyncio.to_thread(self._maker.clean, frozenset(active))
         for id in active.keys() - there:
@@ -159,12 +158,7 @@ class LocalEnvironments:
 
     # -- making and finding ------------------------------------------------------------------------------------------
     async def create(
-        self,
-        body: Mapping[str, Any],
-        *,
-        owner: str = "local",
-        cwd: str | None = None,
-        made_for: str | None = None,
+        self, body: Mapping[str, Any], *, owner: str = "local", cwd: str | None = None, made_for: str | None = None
     ) -> Environment:
         wanted = await asyncio.to_thread(bodies.read, body, cwd, self._ours)
         base: Json | None = None
@@ -189,6 +183,7 @@ class LocalEnvironments:
             **({"made_for": made_for} if made_for else {}),
         }
         self._ways.check(content["network"], content["env"])
+        await self._store.check()
         now = self._clock()
         row: Json = {
             "id": new_id("environment"),
@@ -249,11 +244,8 @@ class LocalEnvironments:
         row = await self._active(environment_id, owner)
 
         def look(workspace: Path) -> list[Json]:
-            folder = Folder(workspace)
-            try:
+            with contextlib.closing(Folder(workspace)) as folder:
                 return folder.list(path, recursive=recursive, limit=limit)
-            finally:
-                folder.close()
 
         async with self._disks.open(row["id"], _disk_mb(row)) as rooms:
             return await asyncio.to_thread(look, rooms.workspace)
@@ -398,10 +390,7 @@ class LocalEnvironments:
     async def _after(self, place: Place) -> None:
         await place.settle()
         place.touch()
-        try:
-            await self._disks.keep(place.id)
-        except OSError as error:
-            log.error("files of environment %s may be lost, the disk is full: %s", place.id, error)
+        await self._disks.keep_or_say(place.id)
         row = await self._store.get_environment(place.id)
         if row is not None and row["status"] == "active":
             row["last_used_at"] = self._clock()

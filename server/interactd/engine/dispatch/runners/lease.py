@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Final
 
 from interactd.engine.settings import EngineSettings
-from interactd.errors import Fenced
+from interactd.errors import Fenced, StorageError, StorageFull
 from interactd.ids import new_ulid
 from interactd.nouns import Interaction
 from interactd.store.port import Store
 from interactd.store.runners_port import Runner
+
+log = logging.getLogger(__name__)
 
 _SAFE: Final = 0.2
 """Share of the lease that must be left for a claim to be taken as held without looking."""
@@ -49,7 +52,11 @@ class Lease:
         if self._store.runners.lease_left_s > self._settings.lease_s * _SAFE:
             return
         # In this order: from the renewal on nobody takes it, so that what is seen then stays true.
-        await self._store.runners.renew()
+        try:
+            await self._store.runners.renew()
+        except (StorageFull, StorageError) as error:
+            # A disk that takes no sign of life takes nobody else's claim either.
+            log.warning("the lease cannot be renewed: %s", error)
         claim = (await self._store.runners.claims([interaction.id])).get(interaction.id)
         if claim is None or claim.epoch != interaction.epoch or claim.status != "in_progress":
             raise Fenced(

@@ -53,6 +53,8 @@ def interaction_markdown(result: Result) -> str:
     text = turn_markdown(result.interaction, result.steps)
     if result.partial_text:
         text += f"\n**model** (still writing)\n\n{_clip(result.partial_text, MAX_STEP_CHARS)}\n"
+    if result.printed:
+        text += f"\n**running code has printed** (the end of it)\n\n{_clip(result.printed, MAX_STEP_CHARS)}\n"
     return _clip(text, MAX_CHARS) + f"\nSession: {session_uri(result.session.id)}\n"
 
 

@@ -1,9 +1,8 @@
 """Tools of an agent for models too small for JSON: one keyword a reply, code and files in Markdown fences.
 
 `RUN` and a fenced program, `WRITE path` and a fenced file, `READ path`, `LIST`, or `ANSWER` and the text; held by a
-grammar,
-so that nothing else can be written. It stands for the built-in tools that an agent has; functions of the caller's
-keep the form of `protocol`. When the model repeats itself, or has called often enough, only ANSWER is left to it.
+grammar, so that nothing else can be written. It stands for the built-in tools that an agent has; functions of the
+caller's keep the form of `protocol`. When the model repeats itself, or has called often enough, only ANSWER is left.
 """
 
 from __future__ import annotations
@@ -15,23 +14,28 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from interactd.models.embedded.calls import protocol
-from interactd.models.embedded.calls.gbnf import literal
+from interactd.models.embedded.calls.gbnf import literal, unlike
+from interactd.models.embedded.calls.hints import advice, last_words, todo
 from interactd.models.embedded.calls.progress import ANY, Turn, turn
-from interactd.nouns import Json, Step, text_content
+from interactd.nouns import Json, Step
 
 _INSTRUCTIONS = 1_200
 _CLIPPED = 600
 _LANGUAGES = {"python": "python", "bash": "bash", "sh": "bash"}
 _NUMBERED = re.compile(r"^ *\d+\t", re.MULTILINE)
 _REMARK = re.compile(r"\n\[You (?:have|made) [^\]\n]*\]")
-_ERROR_LINES = 8
 _FENCED = re.compile(r"```[a-z]*\n(.*?)\n?```\s*\Z", re.DOTALL)
-_LINE = r"""line ::= ([^`\n] [^\n]{0,160} | "`" ([^`\n] [^\n]{0,160})? | "``" ([^`\n] [^\n]{0,160})?)? "\n" """.strip()
+_DIGITS = re.compile(r"\d+")
+_A_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _LINES = "{0,40}"
 """A small model that repeats itself inside a fence would go on for ever."""
-_FILLED = r'filled ::= [^`\n \t] [^\n]{0,160} "\n"'
+_REST = r"rest ::= [^\n]{0,160}"
 _WORDS = r"words ::= [^\n]{1,300}"
 _PATH = r"path ::= [A-Za-z0-9_./-]{1,120}"
+_ABSENT = ("numpy", "pandas", "matplotlib", "scipy", "sklearn", "requests")
+"""Modules that small models reach for, and that the sandbox's own Python does not have."""
+_BLANK = " \\t"
+_KEYWORDS = ("RUN\n", "WRITE ", "READ ", "LIST\n", "FETCH ", "ANSWER\n", "RESULT of ", "ERROR of ")
 
 _HOW = """You work in the folder /workspace. The first word of each reply is {words}.
 RUN runs a Python or bash program and shows what it prints. Use only Python's standard library, never pandas or numpy.
@@ -73,38 +77,6 @@ def system(instruction: str | None, tools: list[Json]) -> str:
     return f"{_short(instruction)}\n\n{how}"
 
 
-EXAMPLES: tuple[tuple[str, str, str, str], ...] = (
-    (
-        "Example: How many letters has the word banana? Write the number to letters.txt.",
-        """RUN
-```python
-count = len("banana")
-with open("letters.txt", "w") as f:
-    f.write(str(count))
-print(count)
-```""",
-        "RESULT of RUN:\n6\n\nIf the task is done, ANSWER with the result.",
-        "ANSWER\nThe word banana has 6 letters. The number is in letters.txt.",
-    ),
-    (
-        "Example: What does plan.txt say?",
-        "READ plan.txt",
-        "RESULT of READ:\nbuy milk\n\nIf the task is done, ANSWER with the result.",
-        "ANSWER\nplan.txt says: buy milk",
-    ),
-)
-
-
-def examples() -> list[Step]:
-    """Earlier exchanges, made up: a small model follows what it sees done better than what it is told."""
-    sides = ("user_input", "model_output", "user_input", "model_output")
-    return [
-        Step(side, {"content": [text_content(text)]})
-        for example in EXAMPLES
-        for side, text in zip(sides, example, strict=True)
-    ]
-
-
 def _short(instruction: str | None) -> str:
     text = (instruction or "You are an agent that does the user's task itself.").strip()
     if len(text) > _INSTRUCTIONS:
@@ -119,19 +91,43 @@ def grammar(tools: list[Json], choice: Literal["auto", "any"], steps: Sequence[S
     sensible = now.sensible() & {*names, "answer"}
     if choice == "any" and not now.calls:
         sensible = sensible - {"answer"} or names
-    fence = literal("```\n")
-    end = literal("```")
-    writable = now.writable()
+    fence, end = literal("```\n"), literal("```")
     calls = {
-        "code_execution": f'"RUN\\n```" ("python" | "bash") "\\n" filled line{_LINES} {end}',
-        "write_file": f'"WRITE " {_either(writable)} "\\n" {fence} filled line{_LINES} {end}',
+        "code_execution": f'"RUN\\n```" ("python" | "bash") "\\n" first code{_LINES} {end}',
+        "write_file": f'"WRITE " {_either(now.writable())} "\\n" {fence} filled text{_LINES} {end}',
         "view_file": f'"READ " {_either(now.readable())}',
         "list_dir": '"LIST"',
         "url_fetch": r'"FETCH http" "s"? "://" [!-~]{1,200}',
-        "answer": rf'{literal(ANSWER)} words ("\n" words?){{0,24}}',
+        "answer": _answer(now),
     }
     root = " | ".join(calls[name] for name in calls if name in sensible)
-    return "\n".join([f"root ::= {root}", _LINE, _FILLED, _PATH, _WORDS]) + "\n"
+    imports = [f"{word} {name}" for name in _ABSENT if not _may_import(name, now) for word in ("import", "from")]
+    rules = {
+        "first": unlike(["```", *imports, *_KEYWORDS], "rest", also=_BLANK, empty=False),
+        "code": f"[ \\t]{{0,60}} {unlike(['```', *imports], 'rest', also=_BLANK)}",
+        "filled": unlike(["```", *_KEYWORDS], "rest", also=_BLANK, empty=False),
+        "text": unlike(["```"], "rest"),
+    }
+    if exact := now.missing == "not exact" and now.exact(now.asked.made[0]):
+        # It was told, and copies its mistake: the task's own words, then.
+        rules["filled"] = f"{literal(exact)} rest"
+    lines = [f'{name} ::= {rule} "\\n"' for name, rule in rules.items()]
+    return "\n".join([f"root ::= {root}", *lines, _REST, _PATH, _WORDS]) + "\n"
+
+
+def _answer(now: Turn) -> str:
+    """An answer; where the work came to a number, that is in it as it is, and no other one: small models misquote."""
+    if not _A_NUMBER.fullmatch(now.result):
+        return rf'{literal(ANSWER)} words ("\n" words?){{0,24}}'
+    # Before it numbers of the task's own may be said, and no digit right after it.
+    own = sorted(set(_DIGITS.findall(now.task)))[:40]
+    piece = " | ".join([r"[^\n0-9]", *(rf"{literal(number)} [^\n0-9]" for number in own)])
+    return rf"{literal(ANSWER)} ({piece}){{0,200}} {literal(now.result)} ([^\n0-9] [^\n]{{0,120}})?"
+
+
+def _may_import(name: str, now: Turn) -> bool:
+    """Whether the user speaks of a module, or a program has imported it."""
+    return name in now.task.lower() or any(call.ran and f"import {name}" in call.text for call in now.calls)
 
 
 def _either(paths: list[str]) -> str:
@@ -196,55 +192,20 @@ def render_result(step: Step, now: Turn) -> str:
     name = words.get(str(step.body.get("name")), "the call")
     text = _REMARK.sub("", protocol.render_result(step).partition("\n")[2])
     if step.body.get("is_error"):
-        return f"ERROR of {name}:\n{_last(text)}\n\nCorrect the mistake and try again.{_advice(text)}"
-    todo = _todo(now)
-    last = now.calls[-1] if now.calls else None
+        return f"ERROR of {name}:\n{last_words(text)}\n\nCorrect the mistake and try again.{advice(text)}"
+    next_ = todo(now)
+    last = now.last
     if name == "RUN" and last is not None and last.silent:
-        seen = (
-            f"READ {now.readable()[-1]} to see it."
-            if now.complete and now.readable()
-            else "Use print() to see a value."
+        return (
+            f"RESULT of RUN: it ran well and printed nothing. {next_ if now.missing else 'Use print() to see a value.'}"
         )
-        return f"RESULT of RUN: it ran well and printed nothing. {todo if now.unfinished else seen}"
     if name == "WRITE":
-        return f"RESULT of WRITE: the file is written. {todo}"
+        return f"RESULT of WRITE: the file is written. {next_}"
     if name == "READ":
         text = _NUMBERED.sub("", text)
     if name == "LIST":
         text = f"{len(text.splitlines())} entries:\n{text}"
-    return f"RESULT of {name}:\n{text}\n\n{todo}"
-
-
-def _todo(now: Turn) -> str:
-    if not now.unfinished:
-        return "If the task is done, ANSWER with the result."
-    reads = [name for name in now.files if name not in now.outputs]
-    writes = [name for name in now.outputs if name in now.left]
-    what = f" that opens {' and '.join(reads)}" if reads else ""
-    what += f"{' and' if what else ' that'} writes {' and '.join(writes)}" if writes else ""
-    return f"The task is not done yet. RUN a program{what or ' that does it'}."
-
-
-def _last(text: str) -> str:
-    """Of a traceback a small model needs the line and the error."""
-    lines = text.splitlines()
-    return text if len(lines) <= _ERROR_LINES else "\n".join(lines[-_ERROR_LINES:])
-
-
-def _advice(text: str) -> str:
-    if missing := re.search(r"No module named '?([\w-]+)", text):
-        return (
-            f" {missing[1]} is not there and cannot be had; do without it. A table is read like this:\n"
-            "import csv\nwith open(path) as file:\n"
-            "    for row in csv.DictReader(file):\n        number = float(row[column])"
-        )
-    if "FileNotFoundError" in text or "No such file" in text or "no such file" in text:
-        return " LIST shows which files there are."
-    if "NameError" in text:
-        return " A name must be given a value first; a file must be opened and read in the program itself."
-    if "SyntaxError" in text:
-        return " Write a shorter program, each statement on its own line."
-    return ""
+    return f"RESULT of {name}:\n{text}\n\n{next_}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ a schema says nothing, any JSON may stand. Objects are written the way `json.dum
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, cast
 
 from interactd.nouns import Json
@@ -33,6 +34,28 @@ def literal(text: str) -> str:
     """Return a GBNF literal that matches exactly `text`."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return '"' + escaped.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t") + '"'
+
+
+def unlike(words: Sequence[str], rest: str, *, also: str = "", empty: bool = True) -> str:
+    """Return a GBNF expression for a line, without its end, that begins with none of `words`.
+
+    Args:
+        words: where one ends in a line break, the line must not be just that word.
+        rest: the rule for what may follow once the line is unlike them all.
+        also: characters that it must not begin with either.
+        empty: whether an empty line will do.
+    """
+    heads = sorted({word[0] for word in words})
+    others = "".join(_IN_CLASS.get(char, char) for char in [*(head for head in heads if head != "\n"), *also])
+    options = [f"[^\\n{others}] {rest}"]
+    for head in heads:
+        tails = [word[1:] for word in words if word[0] == head]
+        if head != "\n" and all(tails):
+            options.append(f"{literal(head)} {unlike(tails, rest)}")
+    return f"({' | '.join(options)}){'?' if empty and chr(10) not in heads else ''}"
+
+
+_IN_CLASS = {"\\": "\\\\", "]": "\\]", "[": "\\[", "^": "\\^", "-": "\\-", "\n": "\\n", "\t": "\\t"}
 
 
 class Grammar:

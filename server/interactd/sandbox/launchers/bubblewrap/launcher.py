@@ -146,7 +146,7 @@ class Bubblewrap:
         joining = asyncio.ensure_future(asyncio.to_thread(_join, group, booted.pid, child))
         undo.append(lambda: _settled(joining))
 
-        observer = Observer(spec.limits, group, (spec.workspace, spec.home), used=used, quota=spec.quota)
+        observer = Observer(spec.limits, group, (spec.workspace, spec.home), used=used, quota=spec.quota, own_tmp=True)
         observer.pid = child
         ca = spec.egress is not None and spec.egress.ca_file is not None
         certificates = _BUNDLE if (tools.base / _BUNDLE.lstrip("/")).exists() else None

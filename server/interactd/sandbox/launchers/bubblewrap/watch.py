@@ -35,7 +35,14 @@ class Observer:
         *,
         used: int,
         quota: Quota | None = None,
+        own_tmp: bool = False,
     ) -> None:
+        """
+        Args:
+            used: bytes in the folders before.
+            own_tmp: whether /tmp and /dev/shm are the sandbox's own, and in memory.
+        """
+        self._own_tmp = own_tmp
         self._limits, self._group, self._folders, self._quota = limits, group, folders, quota
         self._memory = group is None or "memory" not in group.has
         # What was there before may stay (a command must be able to delete); only growth beyond is a fault.
@@ -100,7 +107,7 @@ class Observer:
             spent = watched if spent is None else spent
             unnamed, hidden = nameless(pids, {_device(folder) for folder in self._folders})
             used += 0 if self._quota is not None else unnamed
-            memory += hidden + (in_memory(self.pid) if self._memory else 0)
+            memory += hidden + (in_memory(self.pid) if self._memory and self._own_tmp else 0)
         grew = used > self._used
         if grew or (spent or 0.0) > self._spent + 0.01:
             self._hot_until = time.monotonic() + _STAYS_HOT_S

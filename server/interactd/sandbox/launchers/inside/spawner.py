@@ -149,16 +149,19 @@ def unmount_below(root: str) -> None:
     for target in sorted((one for one in targets if one == root or one.startswith(root + "/")), reverse=True):
         if target == root and kept:
             return
+        image = -1
         with contextlib.suppress(OSError):
             image = os.open(os.path.join(os.path.dirname(target), "disk.img"), os.O_RDONLY | os.O_NOFOLLOW)
-            try:
+        try:
+            if image >= 0:
                 fcntl.flock(image, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                kept = True
-                continue
-            finally:
+            # Under the lock: who wants it meanwhile waits, and then mounts it anew.
+            _libc.umount2(os.fsencode(target), MNT_DETACH)
+        except BlockingIOError:
+            kept = True
+        finally:
+            if image >= 0:
                 os.close(image)
-        _libc.umount2(os.fsencode(target), MNT_DETACH)
 
 
 class Spawner:

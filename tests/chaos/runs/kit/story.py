@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chaos.runs.follower import Follower
-from chaos.runs.plans import Plans, kind_of, round_of
-from chaos.runs.world import Failed, Gone, Json, World, alive, until
+from chaos.runs.kit.follower import Follower
+from chaos.runs.kit.plans import Plans, kind_of, round_of
+from chaos.runs.kit.world import Failed, Gone, Json, World, alive, until
 
 TERMINAL = ("completed", "failed", "cancelled", "incomplete", "budget_exceeded")
 UNKNOWN = "Outcome unknown"
@@ -159,12 +159,12 @@ class Story:
 
     async def finish(self) -> None:
         """No more deaths: everything ends. A last turn in each session shows what its files have become."""
-        await self._all_end()
+        await self.all_end()
         last = [Run(len(self.runs) + n, session) for n, session in enumerate(self._sessions)]
         for run in last:
             self.plans.note(run.number)
         self.runs += last
-        await self._all_end()
+        await self.all_end()
         for run in last:
             for kept in await self.world.call("artifacts", interaction_id=run.id):
                 if kept["name"] == "log":
@@ -173,7 +173,8 @@ class Story:
         async with asyncio.timeout(30):
             await asyncio.gather(*(run.follower.task for run in self.runs if run.follower))
 
-    async def _all_end(self) -> None:
+    async def all_end(self) -> None:
+        """Look after every run until none is open."""
         async with asyncio.timeout(240):
             while self.open:
                 await self.look()

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[3]))
 
 IDLE_S = 0.0
 TOOLS = ("code_execution", "files", "bump_safe", "bump_ask", "bump_never")

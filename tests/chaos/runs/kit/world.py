@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chaos.runs.leaks import left
+from chaos.runs.kit.leaks import left
 from interactd.paths import Paths, find
 from interactd.shim import connect
 from support.hosts import Home
@@ -297,9 +297,9 @@ def unmount(root: Path) -> None:
 def configure(home: Home, provider: FakeProvider, more: str = "") -> None:
     home.paths.make()
     home.paths.config_file.write_text(
-        f'[defaults]\nmodel = "fake/fake-model-1"\n{more}\n'
+        f'[defaults]\nmodel = "fake/fake-model-1"\n'
         f'[providers.fake]\nkind = "openai-chat"\nbase_url = "{provider.base_url}"\n'
-        f'models = ["fake-model-1"]\nallow_http = true\n'
+        f'models = ["fake-model-1"]\nallow_http = true\n{more}\n'
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from chaos.runs.world import Gone, Json, World
+from chaos.runs.kit.world import Gone, Json, World
 
 
 class Follower:

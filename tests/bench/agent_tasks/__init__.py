@@ -1,0 +1,1 @@
+"""Small tasks for an agent, and how they are graded."""
