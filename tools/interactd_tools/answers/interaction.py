@@ -19,7 +19,9 @@ from interactd_tools.context import Image, Link, ToolResult
 MAX_IMAGE_CHARACTERS = 700_000
 """Of base64 in one result: a host refuses a result of more than a megabyte."""
 _INPUT = "..."
-_NEEDS_ANOTHER_MODEL = frozenset(("key_refused", "missing_key", "quota_exceeded", "unknown_model", "not_set_up"))
+_NEEDS_ANOTHER_MODEL = frozenset(
+    ("key_refused", "missing_key", "quota_exceeded", "unknown_model", "unknown_price", "not_set_up")
+)
 _NEEDS_OTHER_WORDS = frozenset(("content_blocked", "provider_rejected", "invalid_argument"))
 
 
