@@ -11,6 +11,7 @@ from interactd.nouns import Interaction, Json, Session, Step
 from interactd.sandbox.environments_port import Artifact
 from interactd_tools.answers import artifacts as files
 from interactd_tools.answers import money
+from interactd_tools.answers import requests as network
 from interactd_tools.answers.printed import tail
 from interactd_tools.answers.progress import doing, figures, is_agents, progress, sandbox_label, steps_taken
 from interactd_tools.answers.text import Piece, answer, call, compact, cut, one_line, plural, span, usage_line
@@ -40,6 +41,8 @@ class View:
     note: str = ""
     artifacts: list[Artifact] = field(default_factory=list[Artifact])
     """What an agent's finished turn left."""
+    requests: list[Json] = field(default_factory=list[Json])
+    """What it asked of the network."""
 
 
 def show(result: Result, view: View) -> ToolResult:
@@ -59,6 +62,7 @@ def show(result: Result, view: View) -> ToolResult:
         _cut_line(piece, following, view) if shown else "",
         unsent,
         files.brief(view.artifacts) if not view.offset else "",
+        network.brief(view.requests) if not view.offset else "",
         "\n".join(
             line
             for line in (_figures(result), _budgets(result), _place(one), view.unread, f"Next: {_then(result, view)}")
