@@ -20,6 +20,7 @@ environment:
   limits: {memory_mb: 256, pids: 64}
 requires: {filesystem: enforced, network: enforced}
 limits: {steps: 10, seconds: 100}
+budget: {usd: 5, tokens: 1000, turn: {usd: 1, steps: 9}}
 """
 
 
@@ -27,7 +28,7 @@ def test_an_heir_has_all_that_it_does_not_change(home: Home) -> None:
     home.config_agent("base", BASE, "Base.")
     home.config_agent("heir", "base_agent: base", "")
     base, heir = home.resolve("base"), home.resolve("heir")
-    for name in ("model", "tools", "functions", "generation_config", "environment", "requires", "limits"):
+    for name in ("model", "tools", "functions", "generation_config", "environment", "requires", "limits", "budget"):
         assert getattr(heir, name) == getattr(base, name), name
     assert (heir.id, heir.base_agent, heir.instructions) == ("heir", "base", "Base.")
     assert heir.hash != base.hash
@@ -49,6 +50,7 @@ def test_what_an_heir_says_goes_over_its_base(home: Home) -> None:
           limits: {pids: 128}
         requires: {memory: enforced}
         limits: {steps: 20}
+        budget: {usd: 7, turn: {steps: 3}}
         """,
         "Heir.",
     )
@@ -56,6 +58,7 @@ def test_what_an_heir_says_goes_over_its_base(home: Home) -> None:
     assert heir.instructions == "Base.\n\nHeir."
     assert (heir.model, heir.tools, heir.functions) == ("openai/heir", ("files",), ())
     assert heir.generation_config.as_dict() == {"temperature": 0.9, "seed": 1}
+    assert heir.budget == {"usd": 7, "tokens": 1000, "turn": {"usd": 1, "steps": 3}}
     assert heir.environment == {
         "sources": [
             {"type": "inline", "target": "a", "content": "base"},
@@ -160,3 +163,16 @@ def test_an_agent_without_base_needs_instructions(home: Home) -> None:
 def test_a_dated_id_is_a_base_too(home: Home) -> None:
     home.config_agent("heir", "base_agent: antigravity-preview-09-2026")
     assert home.resolve("heir").layers[0].id == "antigravity"
+
+
+def test_a_projects_heir_may_lower_its_bases_budget_and_not_raise_it(home: Home) -> None:
+    home.project_agent("base", "budget: {usd: 5, tokens: 1000, turn: {usd: 1}}")
+    home.project_agent(
+        "heir", "base_agent: base\nbudget: {usd: 100, tokens: 10, seconds: 60, turn: {usd: 9, steps: 2}}"
+    )
+    assert home.resolve("heir").budget == {
+        "usd": 5,
+        "tokens": 10,
+        "seconds": 60,
+        "turn": {"usd": 1, "steps": 2},
+    }

@@ -18,10 +18,12 @@ from typing import Any
 
 from interactd.config import load
 from interactd.engine import EngineSettings, LocalEngine
+from interactd.engine.money.money import MoneySettings
 from interactd.engine.port import Result
 from interactd.errors import InteractdError
 from interactd.models.catalog import ModelCatalog
 from interactd.models.keys import KeyRing
+from interactd.models.prices import Prices
 from interactd.paths import find
 from interactd.store.sqlite import SqliteStore
 
@@ -34,6 +36,7 @@ def shown(value: Any) -> Any:
             "error": value.interaction.error,
             "epoch": value.interaction.epoch,
             "replayed": value.replayed,
+            "cost": value.cost,
             "steps": [[step.seq, step.type, step.text] for step in value.steps],
             "waiting_for": [call["id"] for call in value.waiting_for],
         }
@@ -46,7 +49,9 @@ def shown(value: Any) -> Any:
 
 async def daemon(path: str) -> None:
     paths = find().make()
-    engine = LocalEngine(SqliteStore(paths.database), ModelCatalog(load(paths), KeyRing()), EngineSettings())
+    config = load(paths)
+    money = MoneySettings(Prices(config.prices), dict(config.budget.day))
+    engine = LocalEngine(SqliteStore(paths.database), ModelCatalog(config, KeyRing()), EngineSettings(), money=money)
     await engine.start()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

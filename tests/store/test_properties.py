@@ -76,7 +76,7 @@ class Model:
         for id in mine:
             del self.turns[id]
         del self.heads[session]
-        self.keys = {key: value for key, value in self.keys.items() if value[1] != session}
+        # The keys stay: what they started must not be started again because it is gone.
         return len(mine), moved
 
 

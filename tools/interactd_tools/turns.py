@@ -190,6 +190,8 @@ async def get_interaction(args: GetInteraction, ctx: CallContext) -> ToolResult:
         )
     result = await wait(ctx, interaction_id, args.wait_s, begun=begun)
     view.artifacts = await left(ctx, result)
+    if view.detailed and is_agents(result.interaction):
+        view.requests = await ctx.engine.requests(result.interaction.id, caller=ctx.caller)
     if args.interaction_id is None:
         view.unread = await notice(ctx)
     return show(result, view)

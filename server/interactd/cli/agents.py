@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,7 @@ def show(args: argparse.Namespace) -> int:
         ("generation", _pairs(found.generation_config.as_dict())),
         ("requires", _pairs(dict(found.requires))),
         ("limits", limits),
+        ("budget", _pairs(_flat(found.budget))),
         ("network", _network(found.environment.get("network"))),
         ("sandbox", _pairs(dict(found.environment.get("limits") or {}))),
         ("env", ", ".join(sorted(found.environment.get("env") or {})) or "-"),
@@ -212,9 +214,15 @@ def _whole(found: AgentDefinition) -> Json:
         "generation_config": found.generation_config.as_dict(),
         "environment": environment,
         "limits": asdict(found.limits),
+        "budget": dict(found.budget),
         "hooks": dict(found.hooks),
         "layers": [asdict(layer) for layer in found.layers],
     }
+
+
+def _flat(budget: Mapping[str, Any]) -> Json:
+    day = {f"{name} a day": value for name, value in budget.items() if name != "turn"}
+    return day | {f"{name} a turn": value for name, value in (budget.get("turn") or {}).items()}
 
 
 def _problem(problem: AgentProblem) -> Json:

@@ -66,6 +66,8 @@ def show(args: argparse.Namespace) -> int:
     with connected(paths.find()) as client:
         if args.id.lower().startswith("int_"):
             result = client.call("get_interaction", interaction_id=args.id)
+            if result["interaction"].get("agent"):
+                result["requests"] = client.call("requests", interaction_id=result["interaction"]["id"])
             if args.json:
                 print_json(result)
             else:
@@ -77,6 +79,10 @@ def show(args: argparse.Namespace) -> int:
                     from interactd.cli.waiting import print_waiting
 
                     print_waiting(result)
+                for asked in result.get("requests", []):
+                    why = f" ({asked['reason']})" if asked["reason"] else ""
+                    said = f"{asked['method']} {asked['host']}:{asked['port']} {asked['verdict']}{why}"
+                    print(f"network: {safe(said)}, {asked['bytes']:,} bytes")
             return 0
         page = client.call("get_session", session_id=args.id, limit=args.limit, before=args.before)
         if args.detailed:

@@ -22,6 +22,11 @@ async def listing(core: Core, interaction_id: str, caller: Caller) -> list[Artif
     return [] if core.environments is None else await core.environments.artifacts(whole)
 
 
+async def requests(core: Core, interaction_id: str, caller: Caller) -> list[Json]:
+    """See `Engine.requests`."""
+    return await core.store.list_requests(await _seen(core, interaction_id, caller))
+
+
 async def left_out(core: Core, interaction_id: str, caller: Caller) -> list[Json]:
     """See `Engine.left_out`."""
     whole = await _seen(core, interaction_id, caller)

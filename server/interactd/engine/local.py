@@ -357,6 +357,9 @@ class LocalEngine:
     async def artifacts(self, interaction_id: str, *, caller: Caller = LOCAL) -> list[Artifact]:
         return await artifacts.listing(self._core, interaction_id, caller)
 
+    async def requests(self, interaction_id: str, *, caller: Caller = LOCAL) -> list[Json]:
+        return await artifacts.requests(self._core, interaction_id, caller)
+
     async def left_out(self, interaction_id: str, *, caller: Caller = LOCAL) -> list[Json]:
         return await artifacts.left_out(self._core, interaction_id, caller)
 

@@ -349,6 +349,11 @@ class Engine(Protocol):
         """
         ...
 
+    async def requests(self, interaction_id: str, *, caller: Caller = LOCAL) -> list[Json]:
+        """What an agent's turn asked of the network until now, allowed or not: `{"at", "method", "host", "port",
+        "verdict", "reason", "bytes", "ms"}`; what runs still is told of when it ends. Raises: as above."""
+        ...
+
     async def left_out(self, interaction_id: str, *, caller: Caller = LOCAL) -> list[Json]:
         """Which files of an agent's turn were not kept: `{"reason", "count", "names" (some)}`. Raises: as above."""
         ...

@@ -281,6 +281,7 @@ METHODS: dict[str, Method] = {
     "costs": _engine(Engine.costs),
     "price": _engine(Engine.price),
     "artifacts": _engine(Engine.artifacts),
+    "requests": _engine(Engine.requests),
     "zip_artifacts": _engine(Engine.zip_artifacts),
     "list_environments": _list_environments,
     "get_environment": _environment(Environments.get),

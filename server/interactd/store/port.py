@@ -414,6 +414,14 @@ class Store(Protocol):
         """The kept files by name, and what was left out."""
         ...
 
+    async def add_requests(self, interaction_id: str, entries: Sequence[Json]) -> None:
+        """Keep what a run asked of the network. It goes with the interaction's session."""
+        ...
+
+    async def list_requests(self, interaction_id: str) -> list[Json]:
+        """What was kept so, oldest first; empty for a run that asked for nothing, or that is unknown."""
+        ...
+
     async def kept_contents(self) -> set[str]:
         """Every sha256 that some row refers to."""
         ...

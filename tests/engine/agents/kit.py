@@ -14,6 +14,7 @@ from interactd.agents.port import AgentDefinition, AgentProblem
 from interactd.builtins.port import BuiltinTool
 from interactd.builtins.web import Fetcher
 from interactd.engine import EngineSettings, LocalEngine
+from interactd.engine.money.money import MoneySettings
 from interactd.engine.port import Event, Result
 from interactd.errors import NotFound
 from interactd.nouns import Json, Session
@@ -104,6 +105,7 @@ async def rig(
     fetcher: Fetcher | None = None,
     start: bool = True,
     clock: Clock | None = None,
+    money: MoneySettings | None = None,
     **settings: Any,
 ) -> AsyncGenerator[Rig]:
     """A started engine under `home`, closed at the end. The agent `helper` is there."""
@@ -124,6 +126,7 @@ async def rig(
         environments=environments,
         extra_tools=tools,
         fetcher=fetcher,
+        money=money,
     )
     if start:
         await engine.start()

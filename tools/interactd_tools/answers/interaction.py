@@ -11,6 +11,7 @@ from interactd.nouns import Interaction, Json, Session, Step
 from interactd.sandbox.environments_port import Artifact
 from interactd_tools.answers import artifacts as files
 from interactd_tools.answers import money
+from interactd_tools.answers import requests as network
 from interactd_tools.answers.printed import tail
 from interactd_tools.answers.progress import doing, figures, is_agents, progress, sandbox_label, steps_taken
 from interactd_tools.answers.text import Piece, answer, call, compact, cut, one_line, plural, span, usage_line
@@ -19,7 +20,9 @@ from interactd_tools.context import Image, Link, ToolResult
 MAX_IMAGE_CHARACTERS = 700_000
 """Of base64 in one result: a host refuses a result of more than a megabyte."""
 _INPUT = "..."
-_NEEDS_ANOTHER_MODEL = frozenset(("key_refused", "missing_key", "quota_exceeded", "unknown_model", "not_set_up"))
+_NEEDS_ANOTHER_MODEL = frozenset(
+    ("key_refused", "missing_key", "quota_exceeded", "unknown_model", "unknown_price", "not_set_up")
+)
 _NEEDS_OTHER_WORDS = frozenset(("content_blocked", "provider_rejected", "invalid_argument"))
 
 
@@ -38,6 +41,8 @@ class View:
     note: str = ""
     artifacts: list[Artifact] = field(default_factory=list[Artifact])
     """What an agent's finished turn left."""
+    requests: list[Json] = field(default_factory=list[Json])
+    """What it asked of the network."""
 
 
 def show(result: Result, view: View) -> ToolResult:
@@ -57,6 +62,7 @@ def show(result: Result, view: View) -> ToolResult:
         _cut_line(piece, following, view) if shown else "",
         unsent,
         files.brief(view.artifacts) if not view.offset else "",
+        network.brief(view.requests) if not view.offset else "",
         "\n".join(
             line
             for line in (_figures(result), _budgets(result), _place(one), view.unread, f"Next: {_then(result, view)}")

@@ -141,8 +141,16 @@ class PlacedRun(Run):
                 log.error("%s: its files could not be kept: %s", self.interaction.id, error)
             except Exception:
                 log.exception("%s: its files could not be kept", self.interaction.id)
+            await self._keep_requests(workspace)
         await stay.end()
         self.purse.leave()
+
+    async def _keep_requests(self, workspace: Workspace) -> None:
+        try:
+            if asked := await workspace.egress_log():
+                await self._core.store.add_requests(self.interaction.id, asked)
+        except InteractdError as error:
+            log.error("%s: what it asked of the network could not be kept: %s", self.interaction.id, error)
 
     async def _settle(
         self,

@@ -7,6 +7,7 @@ known better: a request that only adds to the one before takes what that took, a
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
@@ -23,6 +24,8 @@ WITH_TOOLS: Final = 1_024
 """Providers add instructions of their own when there are tools."""
 OUTPUT: Final = 131_072
 """Assumed of a model whose longest answer nobody knows."""
+
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
 class InputBound:
@@ -72,6 +75,12 @@ def _step_bytes(step: Step) -> int:
 
 
 def _size(value: Any) -> int:
+    if isinstance(value, str):
+        # Where it is sent as JSON inside JSON these are escaped, twice.
+        escaped = sum(map(value.count, '"\\\n\r\t'))
+        strange = len(_CONTROL.findall(value)) if _CONTROL.search(value) else 0
+        size = len(value) if value.isascii() else len(value.encode("utf-8", "replace"))
+        return size + 2 + 3 * escaped + 6 * strange
     if isinstance(value, dict):
         given = cast("Json", value)
         if given.get("type") == "image":

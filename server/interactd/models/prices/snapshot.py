@@ -53,7 +53,15 @@ def _provider(name: str, base_url: str | None) -> Provider | None:
     at_home = _ADDRESSES.get(name)
     if at_home is not None and f"{address}/".startswith(f"{at_home}/"):
         return next((one for one in providers if one.id == _OURS[name]), None)
-    return next((one for one in providers if one.models and re.match(one.api_pattern, address)), None)
+    return next((one for one in providers if one.models and _is_at(one.api_pattern, address)), None)
+
+
+def _is_at(pattern: str, address: str) -> bool:
+    """Whether an address is a provider's, and not one that only begins like it."""
+    found = re.match(pattern, address)
+    if found is None:
+        return False
+    return found.end() == len(address) or address[found.end()] in "/:" or address[found.end() - 1] in "/."
 
 
 def _price(info: ModelInfo, model: str) -> Price | None:

@@ -335,6 +335,23 @@ def m008_webhooks_of_turns(db: Database) -> None:
         db.conn.execute(statement)
 
 
+REQUESTS: Final = """
+-- What an agent's run asked of the network: a JSON list of entries an attempt.
+CREATE TABLE requests (
+    id INTEGER PRIMARY KEY,
+    interaction_id TEXT NOT NULL,
+    entries TEXT NOT NULL
+) STRICT;
+CREATE INDEX requests_by_interaction ON requests (interaction_id);
+"""
+
+
+def m009_requests(db: Database) -> None:
+    """What runs asked of the network."""
+    for statement in _statements(REQUESTS):
+        db.conn.execute(statement)
+
+
 ALL: Final[Sequence[Callable[[Database], None]]] = (
     m001_sessions,
     m002_agent_runs,
@@ -344,6 +361,7 @@ ALL: Final[Sequence[Callable[[Database], None]]] = (
     m006_schedules,
     m007_money,
     m008_webhooks_of_turns,
+    m009_requests,
 )
 LATEST: Final = len(ALL)
 

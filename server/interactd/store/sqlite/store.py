@@ -20,7 +20,17 @@ from interactd.store.sqlite import connect, deleting, migrations, retention
 from interactd.store.sqlite.archive import SqliteArchive
 from interactd.store.sqlite.checkpoints import Checkpointer
 from interactd.store.sqlite.ledger import SqliteLedger
-from interactd.store.sqlite.queries import environments, history, inbox, removal, rows, search, sessions, turns
+from interactd.store.sqlite.queries import (
+    environments,
+    history,
+    inbox,
+    removal,
+    requests,
+    rows,
+    search,
+    sessions,
+    turns,
+)
 from interactd.store.sqlite.queries.money import booking
 from interactd.store.sqlite.queries.schedules import hooks
 from interactd.store.sqlite.readers import Readers
@@ -378,6 +388,13 @@ class SqliteStore:
 
     async def list_artifacts(self, interaction_id: str) -> tuple[list[Json], list[Json]]:
         return await self._read(environments.artifacts, interaction_id)
+
+    async def add_requests(self, interaction_id: str, entries: Sequence[Json]) -> None:
+        text = rows.dump(list(entries))
+        await self._write(lambda db: requests.add(db, interaction_id, text), size=len(text))
+
+    async def list_requests(self, interaction_id: str) -> list[Json]:
+        return await self._read(requests.listed, interaction_id)
 
     async def kept_contents(self) -> set[str]:
         return await self._read(environments.kept_contents)

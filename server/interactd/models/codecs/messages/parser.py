@@ -47,6 +47,8 @@ class MessagesParser(StreamParser):
             self._stop(data.get("index"))
         elif kind == "message_start":
             self._head(obj(data.get("message")))
+            # What it will have written is not known yet: a figure here must not pass for the last one.
+            self._usage.pop("output_tokens", None)
         elif kind == "message_delta":
             self._ending(obj(data.get("delta")))
             self._count(obj(data.get("usage")))

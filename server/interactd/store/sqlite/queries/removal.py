@@ -18,7 +18,7 @@ from interactd.errors import Conflict
 from interactd.ids import new_id
 from interactd.nouns import Json
 from interactd.store.port import Receipt
-from interactd.store.sqlite.queries import inbox, leftovers, pieces, rows, sessions
+from interactd.store.sqlite.queries import inbox, leftovers, pieces, requests, rows, sessions
 from interactd.store.sqlite.queries.environments import DUE as _DUE
 from interactd.store.sqlite.queries.money import folding
 from interactd.store.sqlite.queries.pieces import set_due
@@ -31,7 +31,7 @@ LARGE_BYTES: Final = 1 << 20
 _UNDER_WAY: Final = "store.removing"
 
 Hook = Callable[[sqlite3.Connection, str, float], dict[str, int]]
-HOOKS: Final[list[Hook]] = [folding.drop]
+HOOKS: Final[list[Hook]] = [folding.drop, requests.drop]
 """What else refers to a session and goes with it: one function for each set of tables. It is called with the session's
 id and the time while the session and its interactions are still there, in the transaction that takes them out of use,
 and returns what it removed, by table, for the receipt."""
