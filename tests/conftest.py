@@ -13,7 +13,6 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
