@@ -52,9 +52,9 @@ class Work:
             return None
 
     def says(self, *values: str) -> bool:
-        """Whether the answer has one of these numbers or words, standing by itself, whatever its case."""
+        """Whether the answer has one of these numbers or words, standing by itself, whatever its case; 3.0 is 3."""
         said = re.sub(r"(?<=\d),(?=\d\d\d)", "", self.answer).lower()
-        return any(re.search(rf"(?<![\w.]){re.escape(v.lower())}(?![\w]|\.\d)", said) for v in values)
+        return any(re.search(rf"(?<![\w.]){re.escape(v.lower())}(?:\.0+)?(?![\w]|\.\d)", said) for v in values)
 
     def counts(self, value: int) -> bool:
         """Whether the answer has this number and no other one."""

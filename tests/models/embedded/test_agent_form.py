@@ -227,6 +227,23 @@ def test_a_text_is_written_as_the_task_has_it() -> None:
     assert root(*made("something else")).startswith('root ::= "ANSWER')
 
 
+def test_a_program_that_fails_may_be_written_again() -> None:
+    task = asked("Write a Python script hi.py that prints Hi, and run it.")
+    wrote = [call(1, "write_file", path="hi.py", content="print('Hi'\n"), result(1, "write_file", "Wrote hi.py")]
+    failed = [
+        call(2, "code_execution", language="bash", code="python3 hi.py"),
+        result(2, "code_execution", "SyntaxError", error=True),
+    ]
+    assert '"WRITE " ("hi.py")' in root(task, *wrote, *failed)
+
+
+def test_a_fence_may_end_with_its_line_and_no_line_looks_like_one() -> None:
+    grammar = agent.grammar(TOOLS, "auto", [asked("Write the text Good night to a.txt")])
+    assert grammar.partition("\n")[0].endswith('"```" "\\n"?')
+    assert line(grammar, "text").startswith('text ::= ([^\\n`] rest | "`" ([^\\n`] rest)?)?')
+    assert agent.parse("WRITE a.txt\n```\nGood night\n```\n") == agent.parse("WRITE a.txt\n```\nGood night\n```")
+
+
 def test_demands_end_after_some_calls() -> None:
     steps = [asked(TASK)]
     for number in range(8):

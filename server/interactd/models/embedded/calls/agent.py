@@ -91,7 +91,8 @@ def grammar(tools: list[Json], choice: Literal["auto", "any"], steps: Sequence[S
     sensible = now.sensible() & {*names, "answer"}
     if choice == "any" and not now.calls:
         sensible = sensible - {"answer"} or names
-    fence, end = literal("```\n"), literal("```")
+    # Models have a token for the fence with its line break: without it they look for another way to write one.
+    fence, end = literal("```\n"), f'{literal("```")} "\\n"?'
     calls = {
         "code_execution": f'"RUN\\n```" ("python" | "bash") "\\n" first code{_LINES} {end}',
         "write_file": f'"WRITE " {_either(now.writable())} "\\n" {fence} filled text{_LINES} {end}',
@@ -103,10 +104,10 @@ def grammar(tools: list[Json], choice: Literal["auto", "any"], steps: Sequence[S
     root = " | ".join(calls[name] for name in calls if name in sensible)
     imports = [f"{word} {name}" for name in _ABSENT if not _may_import(name, now) for word in ("import", "from")]
     rules = {
-        "first": unlike(["```", *imports, *_KEYWORDS], "rest", also=_BLANK, empty=False),
-        "code": f"[ \\t]{{0,60}} {unlike(['```', *imports], 'rest', also=_BLANK)}",
-        "filled": unlike(["```", *_KEYWORDS], "rest", also=_BLANK, empty=False),
-        "text": unlike(["```"], "rest"),
+        "first": unlike(["``", *imports, *_KEYWORDS], "rest", also=_BLANK, empty=False),
+        "code": f"[ \\t]{{0,60}} {unlike(['``', *imports], 'rest', also=_BLANK)}",
+        "filled": unlike(["``", *_KEYWORDS], "rest", also=_BLANK, empty=False),
+        "text": unlike(["``"], "rest"),
     }
     if now.missing == "not exact" and (begin := now.exact_begin(now.asked.made[0])):
         # It copies its mistake even when it is told: the task's own words, then.

@@ -244,6 +244,9 @@ class Turn:
         if not no_module:
             again |= {"view_file"} if self.readable() else set[str]()
             again |= {"list_dir"} if last.name != "list_dir" else set[str]()
+        if self.asked.runs:
+            # What is wrong may be in the program that it wrote.
+            again.add("write_file")
         return again if missing else {*again, "answer"}
 
     def _literal(self) -> bool:
@@ -256,7 +259,8 @@ class Turn:
         ask = self.asked
         if not ask.acts:
             return [ANY]
-        names = [name for name in ask.made if not self.written(name) or self.exact(name)]
+        broken = ask.runs if self.last is not None and self.last.failed else []
+        names = [name for name in ask.made if not self.written(name) or self.exact(name) or name in broken]
         return [_inside(ask.folder, name) for name in names]
 
     def readable(self) -> list[str]:
