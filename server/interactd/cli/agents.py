@@ -222,7 +222,8 @@ def _whole(found: AgentDefinition) -> Json:
 
 def _flat(budget: Mapping[str, Any]) -> Json:
     day = {f"{name} a day": value for name, value in budget.items() if name != "turn"}
-    return day | {f"{name} a turn": value for name, value in (budget.get("turn") or {}).items()}
+    turn: Json = budget.get("turn") or {}
+    return day | {f"{name} a turn": value for name, value in turn.items()}
 
 
 def _problem(problem: AgentProblem) -> Json:

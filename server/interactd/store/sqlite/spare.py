@@ -89,7 +89,9 @@ class Spare:
         """Whether new work may come in: looked at twice a second at most, unless `afresh`. Once the spare room was
         given up, only when it is back."""
         now = time.monotonic()
-        if afresh or now - self._looked_at >= _LOOK_EVERY_S:
+        # A disk that was full just now and has room again must not be called full.
+        freed = not self._room and free_bytes(self.file) >= BYTES + LEAST_FREE
+        if afresh or freed or now - self._looked_at >= _LOOK_EVERY_S:
             self._looked_at = now
             held = self._held or self.take()
             self._room = (held or not self._given_up) and free_bytes(self.file) >= LEAST_FREE

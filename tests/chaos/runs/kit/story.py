@@ -129,13 +129,14 @@ class Story:
                 run.journalled = max(run.journalled, round_of(read["id"]) + 1)
             elif type.endswith("_result") and read["call_id"].startswith("r"):
                 run.finished.add(read["call_id"])
-        dead = {id for (id,) in self.world.rows("SELECT id FROM runners WHERE pid = ?", pid)}
+        # One whose row is gone is dead too: a daemon that died in its turn had seen to it.
+        living = {id for (id,) in self.world.rows("SELECT id FROM runners WHERE pid <> ?", pid)}
         for id, status, note, runner in self.world.rows("SELECT id, status, pending, runner FROM interactions"):
             run = self.runs[numbers[id]]
             if run.status is not None:
                 assert status == run.status, "a terminal status is for good"
             pending: Json = json.loads(note) if note else {}
-            for call in pending.get("flight", ()) if runner in dead else ():
+            for call in pending.get("flight", ()) if runner not in living else ():
                 run.in_flight[call] += call not in run.finished
         self._check_nothing_again()
         self._asked_by_then = {run: len(asked) for run, asked in self.plans.asked.items()}
