@@ -271,9 +271,11 @@ class World:
 
 
 def alive(pid: int) -> bool:
-    """Whether there is such a process, and not only what is left of it until its parent looks."""
+    """Whether anything of it may still write: its first thread is a zombie while others are in the middle of a commit."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+            return True
+        return len(list(Path(f"/proc/{pid}/task").iterdir())) > 1
     except OSError:
         return False
 
