@@ -26,11 +26,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from interactd.paths import find
 from interactd.sandbox.disks import Disks
 from interactd.sandbox.egress.ways import NetworkWays
+from interactd.sandbox.environments.kernel.talk import Kernel
 from interactd.sandbox.launchers.bubblewrap import Bubblewrap
 from interactd.sandbox.port import Exit, Limits, Sandbox, Spec
 from support import container_image
 
 READY, THEN = "cold: sandbox ready, its python running", "cold: and a second python run in it"
+AHEAD = "first code_execution, started while the model thought"
 PYTHON = ["/usr/bin/python3", "-c", "pass"]
 BARE_BWRAP = ["bwrap", "--unshare-all", "--die-with-parent", "--ro-bind", "/usr", "/usr", "--symlink", "usr/bin"]
 _LINKS = ["/bin", "--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64"]
@@ -59,7 +61,7 @@ async def timed(work: Callable[[], Awaitable[object]]) -> float:
 def line(name: str, samples: list[float]) -> str:
     ordered = sorted(samples)
     late = ordered[int(0.95 * (len(ordered) - 1))]
-    return f"{name:<44} {ordered[0]:7.1f} {statistics.median(ordered):7.1f} {late:7.1f}"
+    return f"{name:<54} {ordered[0]:7.1f} {statistics.median(ordered):7.1f} {late:7.1f}"
 
 
 async def main() -> None:
@@ -96,12 +98,22 @@ async def measure(launcher: Bubblewrap, folder: Path, rounds: int, many: int) ->
         await ran(sandbox, PYTHON)
         closing.append(sandbox)
 
+    async def first_code() -> None:
+        sandbox = await launcher.start(spec("code"))
+        kernel = Kernel(sandbox)
+        await kernel.alive()
+        began = time.perf_counter()
+        assert (await kernel.run("1 + 1", wall_s=10, output_bytes=1000)).output == "2\n"
+        samples.setdefault(AHEAD, []).append(1000 * (time.perf_counter() - began))
+        closing.append(sandbox)
+
     closing: list[Sandbox] = []
     kinds: dict[str, Callable[[], Awaitable[object]]] = {
         "bare exec: true": lambda: spawned(["/bin/true"]),
         "bare exec: python": lambda: spawned(PYTHON),
         "bare bubblewrap: python": lambda: spawned([*BARE_BWRAP, *_LINKS, *_REST, *PYTHON]),
         THEN: cold,
+        "cold: first code_execution, nothing ahead": first_code,
         "warm: true in a running sandbox": lambda: ran(warm, ["/bin/true"]),
         "warm: python in a running sandbox": lambda: ran(warm, PYTHON),
     }
@@ -114,7 +126,7 @@ async def measure(launcher: Bubblewrap, folder: Path, rounds: int, many: int) ->
             samples.setdefault(name, []).append(await timed(work))
             while closing:
                 samples.setdefault("end of a sandbox", []).append(await timed(closing.pop().aclose))
-    print(f"{'milliseconds':<44} {'min':>7} {'median':>7} {'p95':>7}")
+    print(f"{'milliseconds':<54} {'min':>7} {'median':>7} {'p95':>7}")
     for name, values in samples.items():
         print(line(name, values))
     middle = {name: statistics.median(values) for name, values in samples.items()}

@@ -70,6 +70,11 @@ class Workspace(Protocol):
     @property
     def isolation(self) -> Isolation: ...
 
+    def warm(self) -> None:
+        """Start the sandbox and its Python in the background, so that the first code does not wait for them. If that
+        fails, whoever runs code is told."""
+        ...
+
     async def run_python(
         self, code: str, *, wall_s: float | None = None, on_output: Callable[[bytes], None] | None = None
     ) -> Ran:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 
 import pytest
 
+from interactd.sandbox.environments.kernel.talk import source
 from sandbox.environments.kit import World, sandboxed, until_sandboxed
 
 pytestmark = pytest.mark.anyio
@@ -265,3 +268,29 @@ async def test_a_warm_call_takes_less_than_five_milliseconds(w: World) -> None:
             await space.run_python("x += 1")
             times.append(time.perf_counter() - began)
     assert sorted(times)[50] < 0.005, f"{sorted(times)[50] * 1000:.2f} ms"
+
+
+async def test_a_kernel_that_was_started_ahead_is_the_one_that_runs_the_code(w: World) -> None:
+    environment = await w.environments.create({})
+    async with w.environments.lease(environment.id, await w.interaction()) as space:
+        space.warm()
+        space.warm()
+        await until_sandboxed(source())
+        # Nothing has run in it: its end is no loss.
+        for pid in sandboxed(source()):
+            os.kill(pid, signal.SIGKILL)
+        ran = await space.run_python("import os\nmine = os.getpid()")
+        again = await space.run_python("mine == os.getpid()")
+    assert not ran.state_lost
+    assert (again.output, again.state_lost) == ("True\n", False)
+
+
+async def test_a_lease_that_ends_while_its_kernel_starts_leaves_nothing(w: World) -> None:
+    environment = await w.environments.create({})
+    for after_s in (0.0, 0.005, 0.02, 0.04, 0.06, 0.09):
+        async with w.environments.lease(environment.id, await w.interaction()) as space:
+            space.warm()
+            await asyncio.sleep(after_s)
+    async with w.environments.lease(environment.id, await w.interaction()) as space:
+        ran = await space.run_python("1")
+    assert (ran.output, ran.state_lost) == ("1\n", False)

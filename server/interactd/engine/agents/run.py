@@ -73,6 +73,9 @@ class AgentRun(PlacedRun):
 
     async def _act(self, definition: AgentDefinition, workspace: Workspace) -> None:
         toolbox = self._toolbox(definition, workspace)
+        if "code_execution" in toolbox.tools:
+            # While the model thinks.
+            workspace.warm()
         self._gate = gate_for(self._core, definition, workspace.environment, self._session, self.interaction)
         self._frame = await self._frame_of(definition, toolbox)
         limits = self._limits(definition)

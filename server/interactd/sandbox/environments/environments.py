@@ -343,15 +343,12 @@ class LocalEnvironments:
                 capture=partial(self._capture, place, since),
                 requires=partial(_require, requires),
             )
+            well = False
             try:
                 yield workspace
-            except BaseException:
-                # Cancelled or failed: whatever may still be going on ends with its sandbox.
-                await asyncio.shield(place.stop())
-                raise
+                well = True
             finally:
-                workspace.over()
-                await asyncio.shield(self._after(place))
+                await asyncio.shield(self._give_back(place, workspace, well=well))
 
     @asynccontextmanager
     async def _at_hand(self, place: Place) -> AsyncGenerator[Json]:
@@ -387,7 +384,11 @@ class LocalEnvironments:
     async def _capture(self, place: Place, since: int, interaction_id: str) -> tuple[list[Artifact], list[Json]]:
         return await self._kept.capture(place.workspace, interaction_id, place.id, since)
 
-    async def _after(self, place: Place) -> None:
+    async def _give_back(self, place: Place, workspace: LeasedWorkspace, *, well: bool) -> None:
+        await workspace.over()
+        if not well:
+            # Cancelled or failed: whatever may still be going on ends with its sandbox.
+            await place.stop()
         await place.settle()
         place.touch()
         await self._disks.keep_or_say(place.id)

@@ -42,6 +42,9 @@ class Place:
         self.holder: str | None = None
         self.waiting = 0
         self.kernel_used = False
+        """Whether code has run in a kernel of it, so that its end is a loss."""
+        self._fresh = False
+        """Whether no code has run yet in the kernel that is there."""
         self._clock = clock
         self.used_at = clock()
         self.sandbox: Sandbox | None = None
@@ -101,27 +104,38 @@ class Place:
             await way.aclose()
 
     @asynccontextmanager
-    async def python(self, start: Callable[[], Any]) -> AsyncGenerator[tuple[Kernel, bool]]:
-        """Take the kernel for one piece of code; also says whether an earlier one's state was lost."""
+    async def python(self, start: Callable[[], Any], *, idle: bool = False) -> AsyncGenerator[tuple[Kernel, bool]]:
+        """Take the kernel for one piece of code; also says whether an earlier one's state was lost. With `idle`, only
+        have it there: it has no state yet that could be lost."""
         async with self._python:
             for attempt in (1, 2):
                 sandbox: Sandbox = await start()
-                if self.kernel is not None and not self.kernel.dead:
-                    yield self.kernel, False
-                    break
-                lost, kernel = self.kernel_used, Kernel(sandbox, fallback=os.path.realpath(sys.executable))
-                if not await kernel.alive() and attempt == 1:
-                    # The sandbox died while nobody looked; the next one is fresh.
-                    await kernel.aclose()
-                    await self.stop()
-                    continue
-                self.kernel, self.kernel_used = kernel, True
-                yield kernel, lost
+                if self.kernel is None or self.kernel.dead:
+                    kernel = await self._new_kernel(sandbox)
+                    if kernel.dead and attempt == 1:
+                        # The sandbox died while nobody looked; the next one is fresh.
+                        await self.stop()
+                        continue
+                    self.kernel, self._fresh = kernel, True
+                lost = self._fresh and self.kernel_used
+                if not idle:
+                    self._fresh, self.kernel_used = False, True
+                yield self.kernel, lost
                 break
             if self.kernel is not None and self.kernel.dead:
                 ended, self.kernel = self.kernel.exit, None
                 if ended is not None:
                     await self.ended(ended)
+
+    async def _new_kernel(self, sandbox: Sandbox) -> Kernel:
+        kernel = Kernel(sandbox, fallback=os.path.realpath(sys.executable))
+        try:
+            if not await kernel.alive():
+                await kernel.aclose()
+        except BaseException:
+            await asyncio.shield(kernel.aclose())
+            raise
+        return kernel
 
     async def ended(self, last: Exit) -> None:
         """Look at how a command ended: a sandbox that is spent or dead is not used again."""

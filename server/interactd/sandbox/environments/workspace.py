@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
-from interactd.errors import InvalidArgument, NotFound, SandboxFailed, StorageFull
+from interactd.errors import InteractdError, InvalidArgument, NotFound, SandboxFailed, StorageFull
 from interactd.nouns import Json
 from interactd.sandbox.egress.log import RequestLog
 from interactd.sandbox.environments.output import Capped
@@ -22,6 +23,7 @@ from interactd.sandbox.folder import trees
 from interactd.sandbox.folder.files import Folder
 from interactd.sandbox.port import Exit, Isolation, Output
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 SEARCH_S: Final = 20.0
 SEARCH_BYTES: Final = 4 << 20
@@ -58,12 +60,25 @@ class LeasedWorkspace:
         self._folders: list[Folder] = []
         self._ways: list[Way] = []
         self._used = (-MEASURED_FOR_S, 0)
+        self._warming: asyncio.Task[None] | None = None
 
     @property
     def isolation(self) -> Isolation:
         """What the sandbox has; before it was started, what its launcher's probe found."""
         sandbox = self._place.sandbox
         return self._expected if sandbox is None else sandbox.isolation
+
+    def warm(self) -> None:
+        if self._warming is None:
+            self._warming = asyncio.create_task(self._warm(), name=f"warming {self._place.id}")
+
+    async def _warm(self) -> None:
+        try:
+            async with self._place.python(self._start, idle=True):
+                return
+        except (InteractdError, OSError) as error:
+            # Whoever runs code meets it again, and is told.
+            log.info("the sandbox of %s could not be started ahead: %s", self._place.id, error)
 
     # -- code --------------------------------------------------------------------------------------------------------
     async def run_python(
@@ -179,9 +194,12 @@ class LeasedWorkspace:
         self.left_out = captured[1]
         return captured[0]
 
-    def over(self) -> None:
+    async def over(self) -> None:
         """End the lease: nothing can be done with it any more."""
         self._over = True
+        if self._warming is not None:
+            self._warming.cancel()
+            await asyncio.gather(self._warming, return_exceptions=True)
         folders, self._folders = self._folders, []
         for folder in folders:
             folder.close()

@@ -7,7 +7,7 @@ the same way, so that the order is true) and, when a request is done, NUL NONCE 
 
 from __future__ import annotations
 
-import ast
+import _ast
 import builtins
 import json
 import linecache
@@ -19,12 +19,16 @@ import threading
 import time
 import traceback
 import types
-from typing import Any, TextIO
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TextIO
+
+# Every import here is waited for by the first code in a new sandbox: `ast` and `typing` would be a third of them.
 PR_SET_CHILD_SUBREAPER = 36
 CO_COROUTINE = 0x80
 LINES, LINE = 60, 2000
-TOP_LEVEL_AWAIT = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+TOP_LEVEL_AWAIT = _ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 
 
 class Kernel:
@@ -118,15 +122,15 @@ class Kernel:
 
     def run(self, source: str, name: str) -> None:
         linecache.cache[name] = (len(source), None, source.splitlines(True), name)
-        tree = compile(source, name, "exec", ast.PyCF_ONLY_AST | TOP_LEVEL_AWAIT, dont_inherit=True)
-        last: ast.expr | None = None
-        if tree.body and isinstance(tree.body[-1], ast.Expr) and not source.rstrip().endswith(";"):
+        tree = compile(source, name, "exec", _ast.PyCF_ONLY_AST | TOP_LEVEL_AWAIT, dont_inherit=True)
+        last: _ast.expr | None = None
+        if tree.body and isinstance(tree.body[-1], _ast.Expr) and not source.rstrip().endswith(";"):
             last = tree.body[-1].value
             del tree.body[-1]
         if tree.body:
             self.evaluate(compile(tree, name, "exec", TOP_LEVEL_AWAIT, dont_inherit=True))
         if last is not None:
-            whole = compile(ast.Expression(last), name, "eval", TOP_LEVEL_AWAIT, dont_inherit=True)
+            whole = compile(_ast.Expression(last), name, "eval", TOP_LEVEL_AWAIT, dont_inherit=True)
             self.show(self.evaluate(whole))
 
     def evaluate(self, code: types.CodeType) -> Any:
