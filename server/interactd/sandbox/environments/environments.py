@@ -26,6 +26,7 @@ from interactd.sandbox.environments.carrying import FileCarrier
 from interactd.sandbox.environments.keeping import Artifacts
 from interactd.sandbox.environments.making import Base, Maker
 from interactd.sandbox.environments.place import Place, Wanted
+from interactd.sandbox.environments.places import Places
 from interactd.sandbox.environments.records import KEEP_S, Records
 from interactd.sandbox.environments.ways import Way, Ways
 from interactd.sandbox.environments.workspace import LeasedWorkspace
@@ -82,7 +83,7 @@ class LocalEnvironments:
         self._may_expire = may_expire
         self._ways = ways or NetworkWays(None)
         self._kept = Artifacts(paths.data / "artifacts", store, capture_limits)
-        self._places: dict[str, Place] = {}
+        self._places = Places(self._root, clock)
         self._disks = Disks(self._root, images=images, clock=clock, attend=launchers.attend)
         self._maker = Maker(self._root, self._disks, self._ways, self._choose)
         self.carrier = FileCarrier(self._root, self._kept, self._disks, self._maker)
@@ -127,20 +128,19 @@ class LocalEnvironments:
     async def tick(self) -> None:
         """Stop what was idle too long, and remove what expired. Called every 15 s."""
         now = self._clock()
-        for place in list(self._places.values()):
-            # With nobody waiting, the lock is had at once: this never waits for a run.
-            if not (place.lock.locked() or place.waiting) and place.used_at + self._idle_s <= now:
+        for place in self._places.idle():
+            # Another's stopping may have taken a while.
+            if not self._places.wanted(place.id) and place.used_at + self._idle_s <= now:
                 async with place.lock:
                     await place.stop()
                     await self._disks.close(place.id)
                 if not place.waiting:
-                    self._places.pop(place.id, None)
+                    self._places.forget(place.id)
         await self._disks.close_idle(self._idle_s, lambda id: id in self._places)
         if not self._may_expire():
             return
         for row in await self._store.list_environments(expired_at=now, limit=100):
-            place = self._places.get(row["id"])
-            if place is None or not (place.lock.locked() or place.waiting):
+            if not self._places.wanted(row["id"]):
                 await self._end(row, "expiring")
         await self._kept.sweep_zips()
 
@@ -148,11 +148,7 @@ class LocalEnvironments:
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
-        places = list(self._places.values())
-        self._places.clear()
-        for result in await asyncio.gather(*(place.stop() for place in places), return_exceptions=True):
-            if isinstance(result, Exception):
-                log.warning("a sandbox did not stop: %s", result)
+        await self._places.stop()
         await self._launchers.aclose()
         await self._disks.aclose()
 
@@ -202,7 +198,7 @@ class LocalEnvironments:
             async with contextlib.AsyncExitStack() as stack:
                 original: Base | None = None
                 if base is not None:
-                    await stack.enter_async_context(self._hold(base["id"], f"fork {row['id']}", FORK_WAIT_S))
+                    await stack.enter_async_context(self._places.hold(base["id"], f"fork {row['id']}", FORK_WAIT_S))
                     held = await self._active(base["id"], owner)
                     rooms = await stack.enter_async_context(self._disks.open(base["id"], _disk_mb(held)))
                     original = Base(base["id"], rooms)
@@ -236,7 +232,7 @@ class LocalEnvironments:
         after = None if cursor is None else await self._whole(cursor)
         rows = await self._store.list_environments(owner=owner, limit=max(1, min(limit, 1000)), after=after)
         now = self._clock()
-        return [records.environment(row) for row in rows if row["expires_at"] > now or self._in_use(row["id"])]
+        return [records.environment(row) for row in rows if row["expires_at"] > now or self._places.in_use(row["id"])]
 
     async def files(
         self, environment_id: str, path: str = ".", *, recursive: bool = False, limit: int = 1000, owner: str = "local"
@@ -256,17 +252,17 @@ class LocalEnvironments:
         if row is not None and row["status"] == "deleted" and row["owner"] == owner and row["body"].get("receipt"):
             return row["body"]["receipt"]
         row = await self._active(id, owner)
-        place = self._places.get(id)
-        if place is not None and place.lock.locked():
+        if self._places.in_use(id):
+            holder = self._places.holder(id)
             raise Conflict(
-                f"environment {id} is in use by {place.holder}",
-                repair=f"cancel_interaction {place.holder}, then delete the environment.",
-                interaction_id=place.holder,
+                f"environment {id} is in use by {holder}",
+                repair=f"cancel_interaction {holder}, then delete the environment.",
+                interaction_id=holder,
             )
         return await self._end(row, "deleting")
 
     async def _end(self, row: Json, status: str) -> Json:
-        async with self._hold(row["id"], status, FORK_WAIT_S) as place:
+        async with self._places.hold(row["id"], status, FORK_WAIT_S) as place:
             row = await self._store.get_environment(row["id"]) or row
             if row["status"] != "active":
                 raise records.gone(row, row["id"])
@@ -292,7 +288,7 @@ class LocalEnvironments:
         }
         status = "expired" if row["status"] == "expiring" else "deleted"
         await self._store.put_environment(records.tombstone(row, status, receipt))
-        self._places.pop(row["id"], None)
+        self._places.forget(row["id"])
         return receipt
 
     # -- using -------------------------------------------------------------------------------------------------------
@@ -312,7 +308,7 @@ class LocalEnvironments:
     ) -> AsyncGenerator[Workspace]:
         row = await self._active(environment_id, None)
         id: str = row["id"]
-        async with self._hold(id, interaction_id, WAIT_S) as place, self._at_hand(place) as row:
+        async with self._places.hold(id, interaction_id, WAIT_S) as place, self._at_hand(place) as row:
             quota = place.rooms is not None and place.rooms.quota is not None
             asked: dict[str, Level] = {n: level for n, level in requires.items() if not (quota and n == "disk")}
             launcher = await self._launchers.choose(self._launcher, asked)
@@ -398,33 +394,6 @@ class LocalEnvironments:
             row["body"] = {**row["body"], "kernel_used": place.kernel_used}
             await self._store.put_environment(row)
 
-    @asynccontextmanager
-    async def _hold(self, id: str, holder: str, wait_s: float) -> AsyncGenerator[Place]:
-        """Take the environment for oneself; others wait in turn."""
-        place = self._places.get(id)
-        if place is None:
-            place = self._places[id] = Place(id, self._root / id, self._clock)
-        place.waiting += 1
-        try:
-            try:
-                async with asyncio.timeout(wait_s):
-                    await place.lock.acquire()
-            except TimeoutError:
-                raise Conflict(
-                    f"environment {id} is in use by {place.holder} for more than {wait_s:.0f} s",
-                    repair=f"Wait for {place.holder} or cancel it, or use another environment.",
-                    interaction_id=place.holder,
-                ) from None
-        finally:
-            place.waiting -= 1
-        try:
-            place.holder = holder
-            place.touch()
-            yield place
-        finally:
-            place.holder = None
-            place.lock.release()
-
     # -- artifacts ---------------------------------------------------------------------------------------------------
     async def artifacts(self, interaction_id: str) -> list[Artifact]:
         return await self._kept.list(interaction_id)
@@ -460,10 +429,6 @@ class LocalEnvironments:
     async def _choose(self) -> Any:
         return await self._launchers.choose(self._launcher)
 
-    def _in_use(self, id: str) -> bool:
-        place = self._places.get(id)
-        return place is not None and place.lock.locked()
-
     async def _whole(self, id: str) -> str:
         return await self._store.find("environment", parse_prefix("environment", id))
 
@@ -472,7 +437,7 @@ class LocalEnvironments:
         row = await self._store.get_environment(whole)
         if row is None or (owner is not None and row["owner"] != owner):
             raise NotFound(f"there is no environment {whole}", kind="environment", id=whole)
-        if row["status"] != "active" or (row["expires_at"] <= self._clock() and not self._in_use(whole)):
+        if row["status"] != "active" or (row["expires_at"] <= self._clock() and not self._places.in_use(whole)):
             raise records.gone(row, whole)
         return row
 
