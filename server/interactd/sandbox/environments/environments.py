@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from interactd.errors import Conflict, InteractdError, NotFound, SandboxUnavailable
+from interactd.errors import Conflict, Deleted, Expired, InteractdError, NotFound, SandboxUnavailable
 from interactd.ids import new_id, parse_prefix
 from interactd.nouns import Json
 from interactd.paths import Paths
@@ -26,7 +26,8 @@ from interactd.sandbox.environments.carrying import FileCarrier
 from interactd.sandbox.environments.keeping import Artifacts
 from interactd.sandbox.environments.making import Base, Maker
 from interactd.sandbox.environments.place import Place, Wanted
-from interactd.sandbox.environments.places import Places
+from interactd.sandbox.environments.places import Places, in_use
+from interactd.sandbox.environments.reaping import Reaper
 from interactd.sandbox.environments.records import KEEP_S, Records
 from interactd.sandbox.environments.ways import Way, Ways
 from interactd.sandbox.environments.workspace import LeasedWorkspace
@@ -86,7 +87,8 @@ class LocalEnvironments:
         self._places = Places(self._root, clock)
         self._disks = Disks(self._root, images=images, clock=clock, attend=launchers.attend)
         self._maker = Maker(self._root, self._disks, self._ways, self._choose)
-        self.carrier = FileCarrier(self._root, self._kept, self._disks, self._maker)
+        self._reaper = Reaper(self._root, store, self._disks, self._maker, self._remove)
+        self.carrier = FileCarrier(self._kept, self._disks, self._maker, self._places.hold)
         self._watch: asyncio.Task[None] | None = None
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -95,27 +97,10 @@ class LocalEnvironments:
             await self._launchers.reap()
         except (InteractdError, OSError) as error:
             log.warning("what a killed daemon left could not be removed: %s", error)
-        if alone:
-            await self._tidy()
+        await self._reaper.once()
+        await self._reaper.missing()
         await self._kept.start(alone=alone)
         self._watch = asyncio.create_task(self._watching(), name="environments")
-
-    async def _tidy(self) -> None:
-        # Its sandboxes are gone, so that nothing holds its mounts.
-        if left := await asyncio.to_thread(self._disks.reap):
-            log.info("%d mounts and loop devices of a killed daemon were removed", left)
-        for row in await self._all("creating"):
-            await self._store.forget_environment(row["id"])
-        for row in [*await self._all("deleting"), *await self._all("expiring")]:
-            await self._remove(row)
-        active = {row["id"]: row for row in await self._all("active")}
-        there = await asyncio.to_thread(self._maker.clean, frozenset(active))
-        for id in active.keys() - there:
-            log.warning("the folder of environment %s is missing", id)
-            await self._store.put_environment(records.tombstone(active[id], "deleted", None))
-
-    async def _all(self, status: str) -> list[Json]:
-        return await self._store.list_environments(statuses=(status,), limit=1_000_000)
 
     async def _watching(self) -> None:
         while True:
@@ -126,22 +111,26 @@ class LocalEnvironments:
                 log.exception("looking after environments failed")
 
     async def tick(self) -> None:
-        """Stop what was idle too long, and remove what expired. Called every 15 s."""
+        """Stop what was idle too long, and remove what expired or a dead daemon left unfinished. Called every 15 s."""
         now = self._clock()
+        moved = await self._places.moved()
         for place in self._places.idle():
             # Another's stopping may have taken a while.
-            if not self._places.wanted(place.id) and place.used_at + self._idle_s <= now:
+            if not self._places.wanted(place.id) and (place.used_at + self._idle_s <= now or place.id in moved):
                 async with place.lock:
                     await place.stop()
                     await self._disks.close(place.id)
                 if not place.waiting:
                     self._places.forget(place.id)
         await self._disks.close_idle(self._idle_s, lambda id: id in self._places)
+        await self._reaper.once()
         if not self._may_expire():
             return
         for row in await self._store.list_environments(expired_at=now, limit=100):
-            if not self._places.wanted(row["id"]):
-                await self._end(row, "expiring")
+            if await self._user(row["id"]) is None:
+                # It may be gone, or in use again, by the time that it is had.
+                with contextlib.suppress(Conflict, Deleted, Expired, NotFound):
+                    await self._end(row, "expiring")
         await self._kept.sweep_zips()
 
     async def aclose(self) -> None:
@@ -193,13 +182,19 @@ class LocalEnvironments:
             "file_count": None,
             "body": content,
         }
-        await self._store.put_environment(row)
+        with contextlib.closing(await self._maker.begin(row["id"])):
+            await self._fill(row, wanted, base)
+        return records.environment(row)
+
+    async def _fill(self, row: Json, wanted: bodies.Wanted, base: Json | None) -> None:
+        content: Json = row["body"]
         try:
+            await self._store.put_environment(row)
             async with contextlib.AsyncExitStack() as stack:
                 original: Base | None = None
                 if base is not None:
                     await stack.enter_async_context(self._places.hold(base["id"], f"fork {row['id']}", FORK_WAIT_S))
-                    held = await self._active(base["id"], owner)
+                    held = await self._active(base["id"], row["owner"])
                     rooms = await stack.enter_async_context(self._disks.open(base["id"], _disk_mb(held)))
                     original = Base(base["id"], rooms)
                 await self._maker.make(
@@ -210,7 +205,6 @@ class LocalEnvironments:
         except BaseException:
             await asyncio.shield(self._unmake(row["id"]))
             raise
-        return records.environment(row)
 
     async def check(self, body: Mapping[str, Any], *, owner: str = "local", cwd: str | None = None) -> None:
         wanted = await asyncio.to_thread(bodies.read, body, cwd, self._ours)
@@ -252,13 +246,8 @@ class LocalEnvironments:
         if row is not None and row["status"] == "deleted" and row["owner"] == owner and row["body"].get("receipt"):
             return row["body"]["receipt"]
         row = await self._active(id, owner)
-        if self._places.in_use(id):
-            holder = self._places.holder(id)
-            raise Conflict(
-                f"environment {id} is in use by {holder}",
-                repair=f"cancel_interaction {holder}, then delete the environment.",
-                interaction_id=holder,
-            )
+        if (user := await self._user(id)) is not None:
+            raise in_use(id, user)
         return await self._end(row, "deleting")
 
     async def _end(self, row: Json, status: str) -> Json:
@@ -266,6 +255,8 @@ class LocalEnvironments:
             row = await self._store.get_environment(row["id"]) or row
             if row["status"] != "active":
                 raise records.gone(row, row["id"])
+            if status == "expiring" and row["expires_at"] > self._clock():
+                raise Conflict(f"environment {row['id']} was used again")
             row["status"] = status
             await self._store.put_environment(row)
             await place.stop()
@@ -287,8 +278,12 @@ class LocalEnvironments:
             "removed": {"files": files, "bytes": size},
         }
         status = "expired" if row["status"] == "expiring" else "deleted"
-        await self._store.put_environment(records.tombstone(row, status, receipt))
+        gone = records.tombstone(row, status, receipt)
         self._places.forget(row["id"])
+        if not await self._store.put_environment(gone, unless=("deleted", "expired")):
+            # Its folder was gone, and with it the claim on it, before its row: another daemon was as fast.
+            row = await self._store.get_environment(row["id"]) or gone
+            return row["body"].get("receipt") or receipt
         return receipt
 
     # -- using -------------------------------------------------------------------------------------------------------
@@ -426,6 +421,10 @@ class LocalEnvironments:
         ]
 
     # -- inside ------------------------------------------------------------------------------------------------------
+    async def _user(self, id: str) -> str | None:
+        """Who has an environment, in whichever daemon, or is next to have it here."""
+        return await self._places.holder(id) or ("another run" if self._places.wanted(id) else None)
+
     async def _choose(self) -> Any:
         return await self._launchers.choose(self._launcher)
 

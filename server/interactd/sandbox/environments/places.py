@@ -1,4 +1,4 @@
-"""The places of all environments that are known to this daemon: who has which, and who waits for it."""
+"""The places of all environments that this daemon knows: who has which, and who waits for it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from interactd.errors import Conflict
+from interactd.ids import PREFIXES
+from interactd.sandbox.environments.claims import Claim, Claims
 from interactd.sandbox.environments.place import Place
 
 log = logging.getLogger(__name__)
@@ -25,25 +27,30 @@ class Places:
     def __init__(self, root: Path, clock: Callable[[], float]) -> None:
         self._root = root
         self._clock = clock
+        self._claims = Claims(root)
         self._places: dict[str, Place] = {}
 
     def __contains__(self, id: str) -> bool:
         return id in self._places
 
     def in_use(self, id: str) -> bool:
-        """Whether somebody has it."""
+        """Whether somebody has it here, or is the next to have it."""
         place = self._places.get(id)
         return place is not None and place.lock.locked()
 
     def wanted(self, id: str) -> bool:
-        """Whether somebody has it or waits for it."""
+        """Whether somebody has it here, or waits for it."""
         place = self._places.get(id)
         return place is not None and (place.lock.locked() or place.waiting > 0)
 
-    def holder(self, id: str) -> str | None:
-        """Who has it."""
+    async def holder(self, id: str) -> str | None:
+        """Who has it: a run, or what else is done with it, here or in another daemon."""
         place = self._places.get(id)
-        return None if place is None else place.holder
+        return (place.holder if place is not None else None) or await self._claims.holder(id)
+
+    async def moved(self) -> set[str]:
+        """Those of the idle ones that another daemon had meanwhile: what waits here for a next run is of no use."""
+        return await self._claims.moved([place.id for place in self.idle()])
 
     def idle(self) -> list[Place]:
         """Those that nobody has or waits for: their locks are had at once."""
@@ -63,10 +70,11 @@ class Places:
 
     @asynccontextmanager
     async def hold(self, id: str, holder: str, wait_s: float) -> AsyncGenerator[Place]:
-        """Take the environment for oneself; others wait in turn.
+        """Take the environment for oneself; others wait in turn, those in other daemons too.
 
         Raises:
             Conflict: somebody else has it for longer than `wait_s`.
+            StorageError: its lock cannot be opened.
         """
         place = self._places.get(id)
         if place is None:
@@ -75,19 +83,38 @@ class Places:
         try:
             try:
                 async with asyncio.timeout(wait_s):
-                    await place.lock.acquire()
+                    claim = await self._claim(place, holder)
             except TimeoutError:
-                raise Conflict(
-                    f"environment {id} is in use by {place.holder} for more than {wait_s:.0f} s",
-                    repair=f"Wait for {place.holder} or cancel it, or use another environment.",
-                    interaction_id=place.holder,
-                ) from None
+                raise in_use(id, await self.holder(id)) from None
         finally:
             place.waiting -= 1
         try:
             place.holder = holder
             place.touch()
+            if claim.moved:
+                # Its files are not as this sandbox and its Python knew them, and only one may be at work in them.
+                await place.stop()
             yield place
         finally:
             place.holder = None
+            claim.close()
             place.lock.release()
+
+    async def _claim(self, place: Place, holder: str) -> Claim:
+        await place.lock.acquire()
+        try:
+            return await self._claims.wait(place.id, holder)
+        except BaseException:
+            place.lock.release()
+            raise
+
+
+def in_use(id: str, holder: str | None) -> Conflict:
+    """Return the error for an environment that somebody else has."""
+    if holder is not None and holder.startswith(PREFIXES["interaction"]):
+        repair = f"cancel_interaction {holder} or wait for it, then try again; or use another environment."
+        return Conflict(f"environment {id} is in use by {holder}", repair=repair, interaction_id=holder)
+    return Conflict(
+        f"environment {id} is in use{f' ({holder})' if holder else ''}",
+        repair="Wait a little, then try again; or use another environment.",
+    )
