@@ -88,7 +88,7 @@ async def _serve(home: Path, numbers: int) -> None:
         if what == "create":
             return (await environments.create(of[0])).id
         if what == "lease":
-            interaction = await world.interaction()
+            interaction = of[1] if of[1:] else await world.interaction()
             spaces[of[0]] = await leases.enter_async_context(environments.lease(of[0], interaction))
             return interaction
         if what == "python":

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import os
+import signal
 import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 
 from interactd.errors import Conflict, Deleted
 from interactd.sandbox.disks import loops
-from interactd.sandbox.environments import carrying
+from interactd.sandbox.environments import carrying, claims
 from sandbox.environments.kit import World, processes_over
 from sandbox.environments.other import Other, another
 
@@ -28,6 +30,15 @@ async def other(w: World) -> AsyncGenerator[Other]:
 
 def names(w: World) -> set[str]:
     return {path.name for path in (w.paths.data / "environments").iterdir()}
+
+
+def opened(w: World, environment: str) -> list[str]:
+    """What this process has open of an environment's folder."""
+    links: list[str] = []
+    for fd in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            links.append(str(fd.readlink()))
+    return sorted(link for link in links if link.startswith(str(w.paths.data / "environments" / environment)))
 
 
 async def test_a_lease_waits_while_another_daemon_has_it(w: World, other: Other) -> None:
@@ -72,13 +83,14 @@ async def test_neither_keeps_the_other_out_by_coming_back_at_once(w: World, othe
 async def test_a_waiting_lease_is_cancelled_and_leaves_no_claim(w: World, other: Other) -> None:
     made = (await w.environments.create({})).id
     await other.tell("lease", made)
-    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    before = opened(w, made)
     for pause in (0.0, 0.001, 0.03, 0.2):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(pause), w.environments.lease(made, "int_" + "9" * 26):
                 pass
-    await asyncio.sleep(0.05)
-    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    async with asyncio.timeout(5):
+        while opened(w, made) != before:  # noqa: ASYNC110 - a look that was under way ends by itself
+            await asyncio.sleep(0.01)
     await other.tell("release")
     assert await other.tell("lease", made)
     await other.tell("release")
@@ -129,6 +141,38 @@ async def test_a_killed_holder_has_it_no_more(w: World, other: Other) -> None:
     async with asyncio.timeout(15):
         await waiting
     await w.environments.delete(made)
+
+
+async def test_a_run_does_not_wait_for_a_daemon_that_stands_still_with_it_and_others_do(
+    w: World, other: Other, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = (await w.environments.create({})).id
+    run = await other.tell("lease", made)
+    monkeypatch.setattr(claims, "PASS_S", 0.3)
+    async with another(w.paths.data.parent, 900) as third:
+        os.kill(other.pid, signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(10), w.environments.lease(made, run) as space:
+                assert (await space.run_bash("echo on")).output == "on\n"
+                os.kill(other.pid, signal.SIGCONT)
+                # The sleeper lets go of what it had, and nobody comes between.
+                await other.tell("release")
+                assert (await third.tell("delete", made))["interaction_id"] == run
+                await third.begin("lease", made)
+                with pytest.raises(TimeoutError):
+                    await third.answer(1)
+            # A cancelled read has lost nothing of the line.
+            assert "error" not in await third.answer()
+            await third.tell("release")
+            # Another run waits for one that stands still, however long.
+            await other.tell("lease", made)
+            os.kill(other.pid, signal.SIGSTOP)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(1), w.environments.lease(made, await w.interaction()):
+                    pass
+        finally:
+            os.kill(other.pid, signal.SIGCONT)
+        await other.tell("release")
 
 
 async def test_a_sandbox_that_waits_for_the_next_run_is_given_up_when_another_daemon_had_its_files(

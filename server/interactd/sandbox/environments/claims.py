@@ -2,6 +2,9 @@
 
 The lock is outside of what a sandbox sees, and goes with its holder's process. Nobody is told when it is free: who
 waits looks now and then, one at a time in each daemon, and in turn with those of other daemons (a lock on the note).
+
+A daemon that stands still keeps its locks. The run that it had may be another's by then, which does not wait for it: it
+keeps the turn instead, so that nobody comes between when the sleeper wakes and lets go.
 """
 
 from __future__ import annotations
@@ -12,16 +15,20 @@ import fcntl
 import os
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, TypeVar
 
 from interactd.errors import StorageError
+from interactd.ids import PREFIXES
 from interactd.sandbox.folder import locks
 
 NOTE: Final = "holder"
 _SIZE: Final = 128
 """Of a note: written in one piece, over the same bytes each time, so that a full disk takes it too."""
+PASS_S: Final = 4.0
+"""How long a runner that lost its run, and lives, has to see that and stop."""
 _PAUSES_S: Final = (0.01, 0.02, 0.05, 0.1, 0.2)
 _FLAGS: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 T = TypeVar("T")
@@ -88,7 +95,8 @@ class Claims:
         folder = self._root / id
 
         def look() -> str | None:
-            return (_read(folder)[1] or "another daemon") if locks.taken(folder) else None
+            taken = locks.taken(folder) or locks.taken(folder / NOTE)
+            return (_read(folder)[1] or "another daemon") if taken else None
 
         return await asyncio.to_thread(look)
 
@@ -105,6 +113,7 @@ class _Waiter:
 
     def __init__(self, folder: Path, own: str, holder: str) -> None:
         self._folder, self._own, self._holder = folder, own, holder
+        self._began = time.monotonic()
         self._turn = -1
         self._closed = False
         # Held for a few system calls that wait for nothing.
@@ -122,6 +131,8 @@ class _Waiter:
         except FileNotFoundError:
             # Nothing there to be kept from others; its row says what became of it.
             return Claim(-1, moved=True)
+        if fd is None and self._inherits():
+            fd, self._turn = self._turn, -1
         if fd is None:
             return None
         moved = _read(self._folder)[0] != self._own
@@ -129,6 +140,15 @@ class _Waiter:
         with contextlib.suppress(OSError):
             _write(self._folder, f"{self._own} {self._holder}")
         return Claim(fd, moved=moved)
+
+    def _inherits(self) -> bool:
+        """Whether who has it had it for this very run. Runs have one runner at a time: that one was taken for dead."""
+        return (
+            self._turn >= 0
+            and self._holder.startswith(PREFIXES["interaction"])
+            and time.monotonic() - self._began > PASS_S
+            and _read(self._folder)[1] == self._holder
+        )
 
     def _next(self) -> bool:
         """Whether it is this daemon's turn: else the one that frees it most often would always be the next."""
