@@ -127,9 +127,9 @@ class Workspace(Protocol):
 class Environments(Protocol):
     """All environments of this machine."""
 
-    async def start(self, *, alone: bool = True) -> None:
-        """Reap what killed daemons left; start the idle and expiry watch, which goes on reaping. With another daemon at
-        work on the same data (`alone=False`) kept files without a row may be its, and stay."""
+    async def start(self) -> None:
+        """Reap what killed daemons left; start the idle and expiry watch, which goes on reaping. What another daemon on
+        the same data is at is left alone."""
         ...
 
     @property

@@ -279,3 +279,32 @@ async def test_both_may_look_at_files_at_once_and_mount_them_once(w: World, othe
         info = image.stat()
         assert len(loops.devices_over(info.st_dev, info.st_ino)) == 1
     assert time.monotonic() - began < 60
+
+
+async def test_a_start_leaves_what_another_daemon_is_keeping_alone(w: World, other: Other) -> None:
+    made = (await w.environments.create({})).id
+    contents = w.environments._kept.contents  # pyright: ignore[reportPrivateUsage]
+    half = contents.tmp / "half"
+    half.write_bytes(b"x")
+    parts = contents.tmp.parent
+    (parts / "dead").mkdir()
+    (parts / "dead" / "half").write_bytes(b"x")
+    async with w.environments._kept.changing():  # pyright: ignore[reportPrivateUsage]
+        # Put there, its row not yet written.
+        contents.path("ab" + "0" * 62).parent.mkdir()
+        contents.path("ab" + "0" * 62).write_bytes(b"x")
+        starting = asyncio.create_task(_start(w))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(starting), 1)
+        assert contents.path("ab" + "0" * 62).exists()
+    await starting
+    # That nobody had come to refer to it is what the next one finds.
+    assert not contents.path("ab" + "0" * 62).exists()
+    assert half.exists()
+    assert not (parts / "dead").exists()
+    await other.tell("delete", made)
+
+
+async def _start(w: World) -> None:
+    async with another(w.paths.data.parent, 900):
+        pass

@@ -83,7 +83,7 @@ class FileCarrier:
         return part, digest.hexdigest()
 
     async def place(self, part: Path, sha256: str) -> None:
-        async with self._kept.changing:
+        async with self._kept.changing():
             await asyncio.to_thread(self._kept.contents.publish, part, sha256)
 
     # -- workspaces ------------------------------------------------------------------------------------------

@@ -63,6 +63,23 @@ async def make(folder: Path) -> Claim:
     return await _in_thread(begin, _close)
 
 
+async def alone(folder: Path) -> Claim:
+    """Claim a folder that is held by others for moments only, as soon as none does.
+
+    Raises:
+        OSError: it cannot be made or opened.
+    """
+
+    def look() -> Claim | None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = locks.take(folder)
+        return None if fd is None else Claim(fd, moved=False)
+
+    while (claim := await _in_thread(look, _close)) is None:  # noqa: ASYNC110 - no event tells of it
+        await asyncio.sleep(_PAUSES_S[0])
+    return claim
+
+
 class Claims:
     """The claims of one daemon on the environments beneath `root`."""
 

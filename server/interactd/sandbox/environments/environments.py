@@ -92,14 +92,14 @@ class LocalEnvironments:
         self._watch: asyncio.Task[None] | None = None
 
     # -- life --------------------------------------------------------------------------------------------------------
-    async def start(self, *, alone: bool = True) -> None:
+    async def start(self) -> None:
         try:
             await self._launchers.reap()
         except (InteractdError, OSError) as error:
             log.warning("what a killed daemon left could not be removed: %s", error)
         await self._reaper.once()
         await self._reaper.missing()
-        await self._kept.start(alone=alone)
+        await self._kept.start()
         self._watch = asyncio.create_task(self._watching(), name="environments")
 
     async def _watching(self) -> None:
@@ -140,6 +140,7 @@ class LocalEnvironments:
         await self._places.stop()
         await self._launchers.aclose()
         await self._disks.aclose()
+        await self._kept.aclose()
 
     # -- making and finding ------------------------------------------------------------------------------------------
     async def create(
