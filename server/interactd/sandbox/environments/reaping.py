@@ -44,6 +44,7 @@ class Reaper:
         self._remove = remove
         self._known: set[str] = set()
         """Names that were seen to be those of active environments: they are finished by rows from then on."""
+        self._told: set[str] = set()
 
     async def once(self) -> None:
         """Remove what is unfinished and claimed by nobody.
@@ -54,12 +55,12 @@ class Reaper:
         if left := await asyncio.to_thread(self._disks.reap):
             log.info("%d mounts and loop devices of a killed daemon were removed", left)
         for row in await self._store.list_environments(statuses=UNFINISHED, limit=1_000_000):
-            with _said(row["id"]):
+            with self._said(row["id"]):
                 await self._finish(row["id"])
         names = await asyncio.to_thread(self._maker.names)
         self._known &= names
         for name in names - self._known:
-            with _said(name):
+            with self._said(name):
                 await self._look(name)
 
     async def missing(self) -> None:
@@ -134,10 +135,12 @@ class Reaper:
             for fd in held:
                 os.close(fd)
 
-
-@contextlib.contextmanager
-def _said(what: str) -> Generator[None]:
-    try:
-        yield
-    except (InteractdError, OSError) as error:
-        log.warning("what is left of %s cannot be removed: %s", what, error)
+    @contextlib.contextmanager
+    def _said(self, what: str) -> Generator[None]:
+        """Say once what cannot be removed, and go on; it is tried again each time."""
+        try:
+            yield
+        except (InteractdError, OSError) as error:
+            level = logging.DEBUG if what in self._told else logging.WARNING
+            self._told.add(what)
+            log.log(level, "what is left of %s cannot be removed: %s", what, error)
