@@ -214,11 +214,10 @@ class Disks:
         await asyncio.gather(*(self._close_or_say(id) for id in list(self._disks)))
         # A trial that is under way would leave its mount behind.
         async with self._trying:
-            mounted = self._tried and self._why is None
-        if mounted:
-            # The folder itself, where it had to become a mount; whatever is left beneath goes with it.
+            # The folder itself, where it had to become a mount, for this daemon or for a killed one; whatever is left
+            # beneath goes with it.
             await _through(lambda: self.reap(whole=True))
-            self._tried = False
+            self._tried = not self._images
 
     async def _close_or_say(self, id: str) -> None:
         try:
