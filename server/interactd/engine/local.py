@@ -105,7 +105,7 @@ class LocalEngine:
         await self._core.lease.begin(self._core.clock())
         await self._core.others.look()
         if self._core.environments is not None:
-            await self._core.environments.start(alone=not self._core.others.live)
+            await self._core.environments.start()
         self._started_at = self._core.clock()
         await self._archive.start(alone=not self._core.others.live)
         await self._core.look_at_clock()

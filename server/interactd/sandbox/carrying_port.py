@@ -44,18 +44,21 @@ class Carrier(Protocol):
 
     def pack(self, environment_id: str, limits: Json, out: IO[bytes], go: Go) -> int:
         """Write an environment's files as a tar: folders, plain files and links, in order, with modes and times and
-        nothing else. Returns how many files there were.
+        nothing else. Returns how many files there were. Nothing runs in it meanwhile, in whichever daemon.
 
         Raises:
+            Conflict: somebody uses it, for longer than this waits (30 s).
             FileNotFoundError: its folder is not there.
             SandboxUnavailable, StorageError: its disk cannot be mounted.
         """
         ...
 
     def unpack(self, environment_id: str, limits: Json, source: IO[bytes] | None, *, most_bytes: int, go: Go) -> None:
-        """Make an environment's folder from what `pack` wrote, or an empty one, aside (see `settle`).
+        """Make an environment's folder from what `pack` wrote, or an empty one, aside (see `settle`). Until `release`
+        or `discard` no other daemon takes it for one that nobody is making.
 
         Raises:
+            Conflict: somebody is making or removing it.
             Unsafe: a name leaves the folder or is there twice, or an entry is a device, or it has too many bytes for
                 its limits.
             OSError: no room, for example.
@@ -67,5 +70,9 @@ class Carrier(Protocol):
         ...
 
     def discard(self, environment_id: str) -> None:
-        """Remove what `unpack` made, also if it was settled."""
+        """Remove what this `unpack` made, also if it was settled; nothing else."""
+        ...
+
+    def release(self, environment_id: str) -> None:
+        """Leave to everybody what was settled: its row is there."""
         ...

@@ -132,9 +132,9 @@ class Workspace(Protocol):
 class Environments(Protocol):
     """All environments of this machine."""
 
-    async def start(self, *, alone: bool = True) -> None:
-        """Reap what a killed daemon left; start the idle and expiry watch. With another daemon at work on the same data
-        (`alone=False`) what is half-made may be its, and stays."""
+    async def start(self) -> None:
+        """Reap what killed daemons left; start the idle and expiry watch, which goes on reaping. What another daemon on
+        the same data is at is left alone."""
         ...
 
     @property
@@ -183,7 +183,10 @@ class Environments(Protocol):
 
     async def delete(self, environment_id: str, *, owner: str = "local") -> Json:
         """Stop and remove it, with every file; returns a receipt: `{"id", "environment_id", "deleted_at", "removed":
-        {"files", "bytes"}}`, the same one when it is deleted again."""
+        {"files", "bytes"}}`, the same one when it is deleted again.
+
+        Raises: Conflict: it is in use, in whichever daemon.
+        """
         ...
 
     def lease(
@@ -194,9 +197,10 @@ class Environments(Protocol):
         requires: Mapping[str, Level] | None = None,
         agent_folder: Path | None = None,
     ) -> AbstractAsyncContextManager[Workspace]:
-        """Take the environment for one run (others wait), starting its sandbox when first needed.
+        """Take the environment for one run (others wait, in other daemons too), starting its sandbox when first needed.
 
         Raises:
+            Conflict: others had it for an hour.
             SandboxUnavailable: no launcher, or one weaker than `requires`; the repair says what to install.
             Expired, Deleted, NotFound: the environment.
         """

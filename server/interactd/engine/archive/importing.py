@@ -149,6 +149,8 @@ class Import:
             last = Last(list(wanted.sessions()), places, wanted.moved(), wanted.restored)
             # From here on it is done as a whole or not at all, and nobody may stop it half-way.
             self._await(self._store.finish(self._journal, last, self._wish.owner))
+            for id in self._made:
+                self._carrier_of().release(id)
         except BaseException as error:
             self._undo(begun=begun)
             if isinstance(error, BadRecord):

@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import fcntl
 import logging
 import os
 import shutil
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,8 +24,9 @@ from typing import Final, TypeVar
 import anyio
 
 from interactd.errors import SandboxUnavailable, StorageError, StorageFull
-from interactd.sandbox.disks import image, loops
+from interactd.sandbox.disks import image, loops, shares
 from interactd.sandbox.disks.quota import RESERVE, Quota
+from interactd.sandbox.folder import locks
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +45,6 @@ class Rooms:
     home: Path
     quota: Quota | None
 
-    @property
-    def device(self) -> int:
-        """The number of the file system that they are on."""
-        return self.workspace.stat().st_dev if self.quota is not None else 0
-
 
 @dataclass(slots=True)
 class _Disk:
@@ -57,10 +52,8 @@ class _Disk:
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     rooms: Rooms | None = None
-    device: int = 0
-    """The number of what is mounted: its folder may have been renamed meanwhile."""
     held: int = -1
-    """A descriptor of the image, locked: no other daemon takes the disk for one that nobody uses."""
+    """A share of the image: no other daemon takes the disk for one that nobody uses."""
     users: int = 0
     left: asyncio.Event = field(default_factory=asyncio.Event)
     used_at: float = 0.0
@@ -165,7 +158,6 @@ class Disks:
         async with disk.lock:
             if disk.rooms is None:
                 disk.rooms, disk.held = await self._attached(id, disk_mb)
-                disk.device = disk.rooms.device
             disk.users += 1
         try:
             yield disk.rooms
@@ -207,7 +199,7 @@ class Disks:
             rooms, disk.rooms = disk.rooms, None
             held, disk.held = disk.held, -1
             if rooms is not None and rooms.quota is not None:
-                await _through(lambda: _left(held, disk.device))
+                await _through(lambda: _left(held))
         if self._disks.get(id) is disk and disk.rooms is None and not disk.users:
             del self._disks[id]
 
@@ -222,11 +214,10 @@ class Disks:
         await asyncio.gather(*(self._close_or_say(id) for id in list(self._disks)))
         # A trial that is under way would leave its mount behind.
         async with self._trying:
-            mounted = self._tried and self._why is None
-        if mounted:
-            # The folder itself, where it had to become a mount; whatever is left beneath goes with it.
-            await _through(self.reap)
-            self._tried = False
+            # The folder itself, where it had to become a mount, for this daemon or for a killed one; whatever is left
+            # beneath goes with it.
+            await _through(lambda: self.reap(whole=True))
+            self._tried = not self._images
 
     async def _close_or_say(self, id: str) -> None:
         try:
@@ -234,14 +225,27 @@ class Disks:
         except OSError as error:
             log.warning("the disk of %s could not be unmounted: %s", id, error)
 
-    def reap(self) -> int:
-        """Unmount and detach what a killed daemon left beneath `root`; returns how many. Blocking."""
+    async def drop(self, id: str, folder: Path) -> None:
+        """Unmount the disk in a folder that is to be removed, also where another daemon keeps it mounted for later.
+        Nobody may be using it: the caller has the environment."""
+        await self.close(id)
+        if sys.platform.startswith("linux") and os.geteuid() == 0:
+            await _through(lambda: _unmounted(folder))
+
+    def reap(self, *, whole: bool = False) -> int:
+        """Unmount and detach what killed daemons left beneath `root`; returns how many. Blocking.
+
+        Args:
+            whole: `root` too, where it had to become a mount and nothing beneath it is in use.
+        """
         if not sys.platform.startswith("linux") or os.geteuid() != 0:
             return 0
         root, count = self._root.resolve(), 0
         in_use = False
         for one in loops.mounts_below(root):
-            with _nobodys(one.target.parent / IMAGE) as free:
+            if one.target == root and not whole:
+                continue
+            with shares.nobodys(one.target.parent / IMAGE) as free:
                 if (one.target == root and in_use) or not free:
                     in_use = True
                     continue
@@ -251,7 +255,7 @@ class Disks:
                     count += 1
                 except OSError as error:
                     log.warning("%s could not be unmounted: %s", one.target, error)
-        return count + loops.release_below(root, unless=_in_use)
+        return count + loops.release_below(root, unless=shares.in_use)
 
     # -- inside ------------------------------------------------------------------------------------------------------
     async def _begin(self, id: str, folder: Path, work: Callable[[], tuple[Rooms, int]]) -> Rooms:
@@ -271,9 +275,8 @@ class Disks:
                 with anyio.CancelScope(shield=True):
                     await asyncio.to_thread(_drop, folder)
                 for fd in held:
-                    _let_go(fd)
+                    shares.drop(fd)
                 raise
-            disk.device = disk.rooms.device
             disk.held = held[0]
             disk.used_at = self._clock()
             return disk.rooms
@@ -306,16 +309,17 @@ def cannot(parent: Path) -> str | None:
     parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = parent / f".try-{os.getpid()}-{os.urandom(4).hex()}"
     try:
-        folder.mkdir(mode=0o700)
+        ours = locks.make(folder)
         held = -1
         try:
             _, held = _make(folder, 4)
             (folder / DISK / "ws" / "x").write_bytes(b"x")
             return None
         finally:
-            _let_go(held)
+            shares.drop(held)
             _drop(folder)
             shutil.rmtree(folder, ignore_errors=True)
+            os.close(ours)
     except OSError as error:
         return f"a disk image cannot be made or mounted: {error.strerror or error}"
 
@@ -350,7 +354,7 @@ def _make(folder: Path, disk_mb: int) -> tuple[Rooms, int]:
     try:
         image.make(folder / IMAGE, disk_mb)
         # Before it is mounted: what nobody holds is a dead daemon's, and anybody may unmount it.
-        held = _hold(folder / IMAGE)
+        held = shares.share(folder / IMAGE)
         (folder / DISK).mkdir(mode=0o700)
         _mount(folder)
         (folder / DISK).chmod(0o700)
@@ -359,15 +363,10 @@ def _make(folder: Path, disk_mb: int) -> tuple[Rooms, int]:
         with contextlib.suppress(OSError):
             (folder / DISK / "lost+found").rmdir()
     except OSError:
-        _let_go(held)
+        shares.drop(held)
         _drop(folder)
         raise
     return _rooms(folder, image=True), held
-
-
-def _let_go(held: int) -> None:
-    if held >= 0:
-        os.close(held)
 
 
 def _copied(origin: Path, folder: Path, disk_mb: int) -> tuple[Rooms, int]:
@@ -387,7 +386,9 @@ def _copied(origin: Path, folder: Path, disk_mb: int) -> tuple[Rooms, int]:
 
 def _attach(folder: Path, disk_mb: int) -> Rooms:
     there = folder / IMAGE
-    if not os.path.ismount(folder / DISK):
+    with shares.turn(there):
+        if os.path.ismount(folder / DISK):
+            return _rooms(folder, image=True)
         info = there.stat()
         held = loops.devices_over(info.st_dev, info.st_ino)
         if not held and image.damaged(there):
@@ -405,15 +406,8 @@ def _attach(folder: Path, disk_mb: int) -> Rooms:
     return _rooms(folder, image=True)
 
 
-def _hold(there: Path) -> int:
-    """Take a share of an image's lock. It goes with this process, however that ends."""
-    fd = os.open(there, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    fcntl.flock(fd, fcntl.LOCK_SH)
-    return fd
-
-
 def _held(folder: Path, disk_mb: int) -> tuple[Rooms, int]:
-    fd = _hold(folder / IMAGE)
+    fd = shares.share(folder / IMAGE)
     try:
         return _attach(folder, disk_mb), fd
     except BaseException:
@@ -421,40 +415,13 @@ def _held(folder: Path, disk_mb: int) -> tuple[Rooms, int]:
         raise
 
 
-def _left(held: int, device: int) -> None:
+def _left(held: int) -> None:
     """Unmount, unless another daemon is using it too: then that one does so at last."""
     try:
-        if _alone(held):
-            _detach(device)
+        if shares.alone(held):
+            _detach(held)
     finally:
         os.close(held)
-
-
-def _alone(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-@contextlib.contextmanager
-def _nobodys(there: Path) -> Generator[bool]:
-    """Whether no daemon that lives has this image mounted, nor can come to have it meanwhile."""
-    try:
-        fd = os.open(there, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        yield True
-        return
-    try:
-        yield _alone(fd)
-    finally:
-        os.close(fd)
-
-
-def _in_use(there: Path) -> bool:
-    with _nobodys(there) as free:
-        return not free
 
 
 def _mount(folder: Path) -> None:
@@ -465,10 +432,19 @@ def _mount(folder: Path) -> None:
         os.close(fd)
 
 
-def _detach(device: int) -> None:
-    for target in loops.mounts_of(device):
-        loops.trim(target)
-        loops.unmount(target)
+def _detach(held: int) -> None:
+    # By what the image is, not by a name or a number from before: its folder may have been renamed, and another daemon
+    # may have removed it, so that its device is another image's by now.
+    info = os.fstat(held)
+    for device in loops.devices_over(info.st_dev, info.st_ino):
+        for target in loops.mounts_of(Path(device).stat().st_rdev):
+            loops.trim(target)
+            loops.unmount(target)
+
+
+def _unmounted(folder: Path) -> None:
+    while os.path.ismount(folder / DISK):
+        loops.unmount(folder / DISK, 0.2)
 
 
 def _drop(folder: Path) -> None:

@@ -3,42 +3,53 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import secrets
 import stat
 import tarfile
-from collections.abc import Coroutine
+import time
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import IO, Any, Final, TypeVar
 
-from interactd.errors import InvalidArgument
+from interactd.errors import Conflict, InvalidArgument
 from interactd.nouns import Json
 from interactd.sandbox.carrying_port import Go, Unsafe
 from interactd.sandbox.disks import Disks, Rooms
 from interactd.sandbox.environments import body as bodies
+from interactd.sandbox.environments.claims import Claim
 from interactd.sandbox.environments.keeping import Artifacts
 from interactd.sandbox.environments.making import Maker
-from interactd.sandbox.folder import beneath, trees
+from interactd.sandbox.environments.place import Place
+from interactd.sandbox.folder import beneath, locks, trees
 from interactd.sandbox.launchers.bubblewrap import owner
 
 T = TypeVar("T")
+Hold = Callable[[str, str, float], AbstractAsyncContextManager[Place]]
 _CHUNK: Final = 1 << 20
 _PARTS: Final = ("ws", "home")
 NAMES_MAX: Final = 1_000_000
+PACK_WAIT_S: Final = 30.0
+_LOOK_S: Final = 0.5
 
 
 class FileCarrier:
-    """The carrier of one data folder."""
+    """The carrier of one data folder.
 
-    def __init__(self, environments: Path, kept: Artifacts, disks: Disks, maker: Maker) -> None:
-        self._root = environments
+    Args:
+        hold: takes an environment for itself, as `Places.hold`.
+    """
+
+    def __init__(self, kept: Artifacts, disks: Disks, maker: Maker, hold: Hold) -> None:
         self._kept = kept
         self._disks = disks
         self._maker = maker
+        self._hold = hold
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._made: dict[str, Rooms] = {}
+        self._claims: dict[str, Claim] = {}
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -72,30 +83,46 @@ class FileCarrier:
         return part, digest.hexdigest()
 
     async def place(self, part: Path, sha256: str) -> None:
-        async with self._kept.changing:
+        async with self._kept.changing():
             await asyncio.to_thread(self._kept.contents.publish, part, sha256)
 
     # -- workspaces ------------------------------------------------------------------------------------------
     def pack(self, environment_id: str, limits: Json, out: IO[bytes], go: Go) -> int:
-        opening = self._disks.open(environment_id, bodies.limits_from(limits).disk_mb)
-        rooms = self._await(_entered(opening))
+        held = self._held(environment_id, go)
         try:
-            return _pack_all(rooms, out, go)
+            opening = self._disks.open(environment_id, bodies.limits_from(limits).disk_mb)
+            rooms = self._await(_entered(opening))
+            try:
+                return _pack_all(rooms, out, go)
+            finally:
+                self._await(_left(opening))
         finally:
-            self._await(_left(opening))
+            self._await(_left(held))
+
+    def _held(self, id: str, go: Go) -> AbstractAsyncContextManager[Place]:
+        """Have an environment, so that nothing runs in it while it is read. Asked for in pieces: `go` may stop it."""
+        give_up = time.monotonic() + PACK_WAIT_S
+        while True:
+            go()
+            held = self._hold(id, "an export", _LOOK_S)
+            try:
+                self._await(_entered(held))
+            except Conflict:
+                if time.monotonic() > give_up:
+                    raise
+            else:
+                return held
 
     def unpack(self, environment_id: str, limits: Json, source: IO[bytes] | None, *, most_bytes: int, go: Go) -> None:
         try:
             bodies.read({"limits": limits}, None, ())
         except InvalidArgument as error:
             raise Unsafe(error.message) from None
-        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.discard(environment_id)
-        aside = self._root / f".new-{environment_id}"
+        aside = self._maker.half(environment_id)
         disk_mb = bodies.limits_from(limits).disk_mb
         rooms: Rooms | None = None
+        self._claims[environment_id] = self._await(self._begun(environment_id))
         try:
-            aside.mkdir(mode=0o700)
             rooms = self._await(self._disks.make(environment_id, aside, disk_mb))
             if source is not None:
                 _unpack_into(rooms, source, min(most_bytes, disk_mb << 20), go)
@@ -112,18 +139,42 @@ class FileCarrier:
             raise
 
     def settle(self, environment_id: str) -> None:
-        (self._root / f".new-{environment_id}").rename(self._root / environment_id)
-        self._await(self._disks.moved(environment_id, self._root / environment_id))
+        whole = self._maker.whole(environment_id)
+        self._maker.half(environment_id).rename(whole)
+        self._await(self._disks.moved(environment_id, whole))
 
     def discard(self, environment_id: str) -> None:
-        self._await(self._maker.remove(environment_id))
+        if environment_id in self._claims:
+            try:
+                self._await(self._maker.remove(environment_id))
+            finally:
+                self.release(environment_id)
+
+    def release(self, environment_id: str) -> None:
+        claim = self._claims.pop(environment_id, None)
+        if claim is not None:
+            claim.close()
+
+    async def _begun(self, id: str) -> Claim:
+        """Claim an empty folder. What lies there under either name is a dead daemon's, or somebody is at it."""
+        with contextlib.ExitStack() as claims:
+            claims.enter_context(contextlib.closing(await self._maker.begin(id)))
+            with contextlib.suppress(FileNotFoundError):
+                fd = await asyncio.to_thread(locks.take, self._maker.whole(id))
+                if fd is None:
+                    raise Conflict(
+                        f"environment {id} is being made or removed", repair="Wait a little, then try again."
+                    )
+                claims.callback(os.close, fd)
+            await self._maker.remove(id)
+        return await self._maker.begin(id)
 
 
-async def _entered(opening: AbstractAsyncContextManager[Rooms]) -> Rooms:
+async def _entered(opening: AbstractAsyncContextManager[T]) -> T:
     return await opening.__aenter__()
 
 
-async def _left(opening: AbstractAsyncContextManager[Rooms]) -> None:
+async def _left(opening: AbstractAsyncContextManager[Any]) -> None:
     await opening.__aexit__(None, None, None)
 
 

@@ -13,25 +13,39 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
+from interactd.sandbox.folder import locks
+
 SYNCED_ONE_BY_ONE: Final = 32
 _CHUNK: Final = 1 << 20
 _HEX: Final = frozenset("0123456789abcdef")
 
 
 class Contents:
-    """The folder `artifacts`: `ab/<sha256>` (0600), `tmp/` for what is being written, `zips/` for archives."""
+    """The folder `artifacts`: `ab/<sha256>` (0600), `zips/` for archives, and in `tmp/` a folder for each daemon that
+    writes, locked while that lives."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.tmp = root / "tmp"
+        self.tmp = root / "tmp" / secrets.token_hex(8)
         self.zips = root / "zips"
+        self._held = -1
 
     def make(self) -> None:
-        """Create the folders, 0700, and drop what a killed process was writing."""
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        shutil.rmtree(self.tmp, ignore_errors=True)
-        for folder in (self.tmp, self.zips):
-            folder.mkdir(mode=0o700, exist_ok=True)
+        """Create the folders, 0700, and drop what killed processes were writing."""
+        for folder in (self.root, self.tmp.parent, self.zips):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # First, so that there is room.
+        for there in self.tmp.parent.iterdir():
+            _drop_dead(there)
+        if self._held < 0:
+            self._held = locks.make(self.tmp)
+
+    def close(self) -> None:
+        """Drop what was being written."""
+        held, self._held = self._held, -1
+        if held >= 0:
+            shutil.rmtree(self.tmp, ignore_errors=True)
+            os.close(held)
 
     def path(self, sha256: str) -> Path:
         return self.root / sha256[:2] / sha256
@@ -125,6 +139,22 @@ class Contents:
         finally:
             part.unlink(missing_ok=True)
         return target
+
+
+def _drop_dead(there: Path) -> None:
+    try:
+        fd = locks.take(there)
+    except OSError:
+        return  # gone by now
+    if fd is None:
+        return
+    try:
+        if there.is_dir():
+            shutil.rmtree(there, ignore_errors=True)
+        else:
+            there.unlink(missing_ok=True)
+    finally:
+        os.close(fd)
 
 
 def _portable(name: str, taken: set[str]) -> str:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from interactd.errors import Conflict, InteractdError, NotFound, SandboxUnavailable
+from interactd.errors import Conflict, Deleted, Expired, InteractdError, NotFound, SandboxUnavailable
 from interactd.ids import new_id, parse_prefix
 from interactd.nouns import Json
 from interactd.paths import Paths
@@ -26,6 +26,8 @@ from interactd.sandbox.environments.carrying import FileCarrier
 from interactd.sandbox.environments.keeping import Artifacts
 from interactd.sandbox.environments.making import Base, Maker
 from interactd.sandbox.environments.place import Place, Wanted
+from interactd.sandbox.environments.places import Places, in_use
+from interactd.sandbox.environments.reaping import Reaper
 from interactd.sandbox.environments.records import KEEP_S, Records
 from interactd.sandbox.environments.ways import Way, Ways
 from interactd.sandbox.environments.workspace import LeasedWorkspace
@@ -82,39 +84,23 @@ class LocalEnvironments:
         self._may_expire = may_expire
         self._ways = ways or NetworkWays(None)
         self._kept = Artifacts(paths.data / "artifacts", store, capture_limits)
-        self._places: dict[str, Place] = {}
+        self._places = Places(self._root, clock)
         self._disks = Disks(self._root, images=images, clock=clock, attend=launchers.attend)
         self._maker = Maker(self._root, self._disks, self._ways, self._choose)
-        self.carrier = FileCarrier(self._root, self._kept, self._disks, self._maker)
+        self._reaper = Reaper(self._root, store, self._disks, self._maker, self._remove)
+        self.carrier = FileCarrier(self._kept, self._disks, self._maker, self._places.hold)
         self._watch: asyncio.Task[None] | None = None
 
     # -- life --------------------------------------------------------------------------------------------------------
-    async def start(self, *, alone: bool = True) -> None:
+    async def start(self) -> None:
         try:
             await self._launchers.reap()
         except (InteractdError, OSError) as error:
             log.warning("what a killed daemon left could not be removed: %s", error)
-        if alone:
-            await self._tidy()
-        await self._kept.start(alone=alone)
+        await self._reaper.once()
+        await self._reaper.missing()
+        await self._kept.start()
         self._watch = asyncio.create_task(self._watching(), name="environments")
-
-    async def _tidy(self) -> None:
-        # Its sandboxes are gone, so that nothing holds its mounts.
-        if left := await asyncio.to_thread(self._disks.reap):
-            log.info("%d mounts and loop devices of a killed daemon were removed", left)
-        for row in await self._all("creating"):
-            await self._store.forget_environment(row["id"])
-        for row in [*await self._all("deleting"), *await self._all("expiring")]:
-            await self._remove(row)
-        active = {row["id"]: row for row in await self._all("active")}
-        there = await asyncio.to_thread(self._maker.clean, frozenset(active))
-        for id in active.keys() - there:
-            log.warning("the folder of environment %s is missing", id)
-            await self._store.put_environment(records.tombstone(active[id], "deleted", None))
-
-    async def _all(self, status: str) -> list[Json]:
-        return await self._store.list_environments(statuses=(status,), limit=1_000_000)
 
     async def _watching(self) -> None:
         while True:
@@ -125,36 +111,36 @@ class LocalEnvironments:
                 log.exception("looking after environments failed")
 
     async def tick(self) -> None:
-        """Stop what was idle too long, and remove what expired. Called every 15 s."""
+        """Stop what was idle too long, and remove what expired or a dead daemon left unfinished. Called every 15 s."""
         now = self._clock()
-        for place in list(self._places.values()):
-            # With nobody waiting, the lock is had at once: this never waits for a run.
-            if not (place.lock.locked() or place.waiting) and place.used_at + self._idle_s <= now:
+        moved = await self._places.moved()
+        for place in self._places.idle():
+            # Another's stopping may have taken a while.
+            if not self._places.wanted(place.id) and (place.used_at + self._idle_s <= now or place.id in moved):
                 async with place.lock:
                     await place.stop()
                     await self._disks.close(place.id)
                 if not place.waiting:
-                    self._places.pop(place.id, None)
+                    self._places.forget(place.id)
         await self._disks.close_idle(self._idle_s, lambda id: id in self._places)
+        await self._reaper.once()
         if not self._may_expire():
             return
         for row in await self._store.list_environments(expired_at=now, limit=100):
-            place = self._places.get(row["id"])
-            if place is None or not (place.lock.locked() or place.waiting):
-                await self._end(row, "expiring")
+            if await self._user(row["id"]) is None:
+                # It may be gone, or in use again, by the time that it is had.
+                with contextlib.suppress(Conflict, Deleted, Expired, NotFound):
+                    await self._end(row, "expiring")
         await self._kept.sweep_zips()
 
     async def aclose(self) -> None:
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
-        places = list(self._places.values())
-        self._places.clear()
-        for result in await asyncio.gather(*(place.stop() for place in places), return_exceptions=True):
-            if isinstance(result, Exception):
-                log.warning("a sandbox did not stop: %s", result)
+        await self._places.stop()
         await self._launchers.aclose()
         await self._disks.aclose()
+        await self._kept.aclose()
 
     # -- making and finding ------------------------------------------------------------------------------------------
     async def create(
@@ -197,13 +183,19 @@ class LocalEnvironments:
             "file_count": None,
             "body": content,
         }
-        await self._store.put_environment(row)
+        with contextlib.closing(await self._maker.begin(row["id"])):
+            await self._fill(row, wanted, base)
+        return records.environment(row)
+
+    async def _fill(self, row: Json, wanted: bodies.Wanted, base: Json | None) -> None:
+        content: Json = row["body"]
         try:
+            await self._store.put_environment(row)
             async with contextlib.AsyncExitStack() as stack:
                 original: Base | None = None
                 if base is not None:
-                    await stack.enter_async_context(self._hold(base["id"], f"fork {row['id']}", FORK_WAIT_S))
-                    held = await self._active(base["id"], owner)
+                    await stack.enter_async_context(self._places.hold(base["id"], f"fork {row['id']}", FORK_WAIT_S))
+                    held = await self._active(base["id"], row["owner"])
                     rooms = await stack.enter_async_context(self._disks.open(base["id"], _disk_mb(held)))
                     original = Base(base["id"], rooms)
                 await self._maker.make(
@@ -214,7 +206,6 @@ class LocalEnvironments:
         except BaseException:
             await asyncio.shield(self._unmake(row["id"]))
             raise
-        return records.environment(row)
 
     async def check(self, body: Mapping[str, Any], *, owner: str = "local", cwd: str | None = None) -> None:
         wanted = await asyncio.to_thread(bodies.read, body, cwd, self._ours)
@@ -236,7 +227,7 @@ class LocalEnvironments:
         after = None if cursor is None else await self._whole(cursor)
         rows = await self._store.list_environments(owner=owner, limit=max(1, min(limit, 1000)), after=after)
         now = self._clock()
-        return [records.environment(row) for row in rows if row["expires_at"] > now or self._in_use(row["id"])]
+        return [records.environment(row) for row in rows if row["expires_at"] > now or self._places.in_use(row["id"])]
 
     async def files(
         self, environment_id: str, path: str = ".", *, recursive: bool = False, limit: int = 1000, owner: str = "local"
@@ -256,20 +247,17 @@ class LocalEnvironments:
         if row is not None and row["status"] == "deleted" and row["owner"] == owner and row["body"].get("receipt"):
             return row["body"]["receipt"]
         row = await self._active(id, owner)
-        place = self._places.get(id)
-        if place is not None and place.lock.locked():
-            raise Conflict(
-                f"environment {id} is in use by {place.holder}",
-                repair=f"cancel_interaction {place.holder}, then delete the environment.",
-                interaction_id=place.holder,
-            )
+        if (user := await self._user(id)) is not None:
+            raise in_use(id, user)
         return await self._end(row, "deleting")
 
     async def _end(self, row: Json, status: str) -> Json:
-        async with self._hold(row["id"], status, FORK_WAIT_S) as place:
+        async with self._places.hold(row["id"], status, FORK_WAIT_S) as place:
             row = await self._store.get_environment(row["id"]) or row
             if row["status"] != "active":
                 raise records.gone(row, row["id"])
+            if status == "expiring" and row["expires_at"] > self._clock():
+                raise Conflict(f"environment {row['id']} was used again")
             row["status"] = status
             await self._store.put_environment(row)
             await place.stop()
@@ -291,8 +279,12 @@ class LocalEnvironments:
             "removed": {"files": files, "bytes": size},
         }
         status = "expired" if row["status"] == "expiring" else "deleted"
-        await self._store.put_environment(records.tombstone(row, status, receipt))
-        self._places.pop(row["id"], None)
+        gone = records.tombstone(row, status, receipt)
+        self._places.forget(row["id"])
+        if not await self._store.put_environment(gone, unless=("deleted", "expired")):
+            # Its folder was gone, and with it the claim on it, before its row: another daemon was as fast.
+            row = await self._store.get_environment(row["id"]) or gone
+            return row["body"].get("receipt") or receipt
         return receipt
 
     # -- using -------------------------------------------------------------------------------------------------------
@@ -312,7 +304,7 @@ class LocalEnvironments:
     ) -> AsyncGenerator[Workspace]:
         row = await self._active(environment_id, None)
         id: str = row["id"]
-        async with self._hold(id, interaction_id, WAIT_S) as place, self._at_hand(place) as row:
+        async with self._places.hold(id, interaction_id, WAIT_S) as place, self._at_hand(place) as row:
             quota = place.rooms is not None and place.rooms.quota is not None
             asked: dict[str, Level] = {n: level for n, level in requires.items() if not (quota and n == "disk")}
             launcher = await self._launchers.choose(self._launcher, asked)
@@ -399,33 +391,6 @@ class LocalEnvironments:
             row["body"] = {**row["body"], "kernel_used": place.kernel_used}
             await self._store.put_environment(row)
 
-    @asynccontextmanager
-    async def _hold(self, id: str, holder: str, wait_s: float) -> AsyncGenerator[Place]:
-        """Take the environment for oneself; others wait in turn."""
-        place = self._places.get(id)
-        if place is None:
-            place = self._places[id] = Place(id, self._root / id, self._clock)
-        place.waiting += 1
-        try:
-            try:
-                async with asyncio.timeout(wait_s):
-                    await place.lock.acquire()
-            except TimeoutError:
-                raise Conflict(
-                    f"environment {id} is in use by {place.holder} for more than {wait_s:.0f} s",
-                    repair=f"Wait for {place.holder} or cancel it, or use another environment.",
-                    interaction_id=place.holder,
-                ) from None
-        finally:
-            place.waiting -= 1
-        try:
-            place.holder = holder
-            place.touch()
-            yield place
-        finally:
-            place.holder = None
-            place.lock.release()
-
     # -- artifacts ---------------------------------------------------------------------------------------------------
     async def artifacts(self, interaction_id: str) -> list[Artifact]:
         return await self._kept.list(interaction_id)
@@ -458,12 +423,12 @@ class LocalEnvironments:
         ]
 
     # -- inside ------------------------------------------------------------------------------------------------------
+    async def _user(self, id: str) -> str | None:
+        """Who has an environment, in whichever daemon, or is next to have it here."""
+        return await self._places.holder(id) or ("another run" if self._places.wanted(id) else None)
+
     async def _choose(self) -> Any:
         return await self._launchers.choose(self._launcher)
-
-    def _in_use(self, id: str) -> bool:
-        place = self._places.get(id)
-        return place is not None and place.lock.locked()
 
     async def _whole(self, id: str) -> str:
         return await self._store.find("environment", parse_prefix("environment", id))
@@ -473,7 +438,7 @@ class LocalEnvironments:
         row = await self._store.get_environment(whole)
         if row is None or (owner is not None and row["owner"] != owner):
             raise NotFound(f"there is no environment {whole}", kind="environment", id=whole)
-        if row["status"] != "active" or (row["expires_at"] <= self._clock() and not self._in_use(whole)):
+        if row["status"] != "active" or (row["expires_at"] <= self._clock() and not self._places.in_use(whole)):
             raise records.gone(row, whole)
         return row
 

@@ -5,24 +5,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
+import logging
 import os
 import shutil
 import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
 from interactd.errors import InvalidArgument, NotFound, StorageError, StorageFull
 from interactd.ids import new_id
 from interactd.nouns import Json
+from interactd.sandbox.environments import claims
 from interactd.sandbox.environments.capture import Captured, CaptureLimits, capture
 from interactd.sandbox.environments.contents import Contents
 from interactd.sandbox.environments.records import Records
 from interactd.sandbox.environments_port import Artifact
 
+log = logging.getLogger(__name__)
 READ_MAX: Final = 16 << 20
 ZIP_FILES: Final = 10_000
 ZIP_BYTES: Final = 2 << 30
 ZIP_KEPT_S: Final = 86_400.0
+CHANGING_S: Final = 60.0
 
 
 class Artifacts:
@@ -32,18 +38,43 @@ class Artifacts:
         self.contents = Contents(root)
         self._store = store
         self._limits = limits or CaptureLimits()
-        # A content must not be removed as unused between its being put there and its row's being written.
-        self.changing = asyncio.Lock()
+        self._changing = asyncio.Lock()
 
-    async def start(self, *, alone: bool = True) -> None:
-        """Remove what a killed daemon left half-done: files being written, contents without a row, old archives."""
+    async def start(self) -> None:
+        """Remove what killed daemons left half-done: files being written, contents without a row, old archives."""
         await asyncio.to_thread(self.contents.make)
-        if alone:
+        try:
             await self._tidy()
+        except StorageError as error:
+            log.warning("kept files that nobody refers to are removed at another start: %s", error)
         await self.sweep_zips()
 
+    async def aclose(self) -> None:
+        """Leave nothing half-written."""
+        await asyncio.to_thread(self.contents.close)
+
+    @asynccontextmanager
+    async def changing(self) -> AsyncGenerator[None]:
+        """Be the only one, in whichever daemon, who adds or removes contents: one must not be removed as unused between
+        its being put there and its row's being written.
+
+        Raises:
+            StorageError: another daemon takes too long.
+        """
+        async with self._changing:
+            try:
+                async with asyncio.timeout(CHANGING_S):
+                    claim = await claims.alone(self.contents.root)
+            except TimeoutError:
+                raise StorageError(
+                    "another daemon has been changing the kept files for too long",
+                    repair="See whether a daemon on this data folder stands still; then try again.",
+                ) from None
+            with contextlib.closing(claim):
+                yield
+
     async def _tidy(self) -> None:
-        async with self.changing:
+        async with self.changing():
             kept = await self._store.kept_contents()
             await asyncio.to_thread(lambda: self.contents.remove(set(self.contents.everything()) - kept))
             await self._store.forget_contents(await self._store.lost_contents(limit=100_000))
@@ -83,7 +114,7 @@ class Artifacts:
             }
             for one in done.kept
         ]
-        async with self.changing:
+        async with self.changing():
             try:
                 await asyncio.to_thread(self._publish, done)
                 await self._store.put_artifacts(interaction_id, environment_id, rows, done.left_out, now)
@@ -205,7 +236,7 @@ class Artifacts:
     async def collect(self) -> int:
         """Remove contents whose last row is gone, and archives of interactions without files; returns how many."""
         removed = 0
-        async with self.changing:
+        async with self.changing():
             while lost := await self._store.lost_contents():
                 await asyncio.to_thread(self.contents.remove, lost)
                 await self._store.forget_contents(lost)

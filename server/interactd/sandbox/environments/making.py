@@ -1,13 +1,15 @@
 """The folders of environments: made whole or not at all, forked, measured, removed.
 
 `<root>/<id>/` holds `ws` (the workspace) and `home` (the agent's home folder), or a disk image with both (see
-`sandbox/disks`), and, with secrets, `ca.pem`. Names that begin with a dot are half-made or half-removed, and go at the
-next start.
+`sandbox/disks`), `holder` (see `claims`) and, with secrets, `ca.pem`. A folder is claimed from its beginning until its
+row says that it is there, and called `.new-<id>` until it is whole. What is half-made and claimed by nobody is a dead
+daemon's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,11 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from interactd.errors import InvalidArgument, StorageFull
+from interactd.errors import Conflict, InvalidArgument, StorageFull
 from interactd.nouns import Json
 from interactd.sandbox.disks import Disks, Rooms
+from interactd.sandbox.environments import claims
 from interactd.sandbox.environments import sources as putting
 from interactd.sandbox.environments.body import Source
+from interactd.sandbox.environments.claims import Claim
 from interactd.sandbox.environments.place import close
 from interactd.sandbox.environments.ways import Ways
 from interactd.sandbox.folder import trees
@@ -28,6 +32,7 @@ from interactd.sandbox.port import Exit, Launcher, Limits, Output, Spec
 
 log = logging.getLogger(__name__)
 FILES_MAX: Final = 1_000_000
+HALF: Final = ".new-"
 
 
 class Maker:
@@ -39,17 +44,38 @@ class Maker:
         self._ways = ways
         self._choose = choose
 
+    async def begin(self, id: str) -> Claim:
+        """Make the empty folder that `make` fills, claimed until whoever closes what is returned.
+
+        Raises:
+            Conflict: somebody else is making it.
+            StorageFull: no room on this disk.
+        """
+        try:
+            return await claims.make(self.half(id))
+        except BlockingIOError:
+            raise Conflict(f"environment {id} is being made", repair="Wait a little, then try again.") from None
+        except OSError as error:
+            raise _no_room(error) from error
+
+    def half(self, id: str) -> Path:
+        """Where a folder is until it is whole."""
+        return self._root / f"{HALF}{id}"
+
+    def whole(self, id: str) -> Path:
+        """Where it is then."""
+        return self._root / id
+
     async def make(self, id: str, sources: list[Source], limits: Limits, content: Json, base: Base | None) -> None:
-        """Make an environment's folder, with everything in it, and only then give it its name.
+        """Fill the folder that `begin` made, and only then give it its name.
 
         Raises:
             InvalidArgument, SandboxUnavailable: a source.
             StorageFull: no room on this disk.
         """
-        new = self._root / f".new-{id}"
+        new = self.half(id)
         rooms: Rooms | None = None
         try:
-            await asyncio.to_thread(self._begin, new)
             if base is not None:
                 rooms = await self._disks.fork(id, new, self._root / base.id, limits.disk_mb)
             if rooms is None:
@@ -73,14 +99,7 @@ class Maker:
                     repair="Name smaller folders, raise environment.limits.disk_mb, or mount them.",
                     field="environment.sources",
                 ) from None
-            raise StorageFull(
-                f"the environment could not be made: {error.strerror or error}",
-                repair="Make room on the disk of interactd's data folder, or use smaller sources.",
-            ) from error
-
-    def _begin(self, new: Path) -> None:
-        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        new.mkdir(mode=0o700)
+            raise _no_room(error) from error
 
     async def _clone(self, id: str, new: Path, rooms: Rooms, source: Source, limits: Limits, content: Json) -> None:
         launcher = await self._choose()
@@ -123,39 +142,38 @@ class Maker:
             return await asyncio.to_thread(_measure, rooms)
 
     async def remove(self, id: str) -> None:
-        """Remove an environment's folder, half-made or whole."""
-        await self._disks.close(id)
-        await asyncio.to_thread(self._remove, id)
+        """Remove an environment's folder, half-made or whole, which the caller has claimed."""
+        for folder in (self.half(id), self.whole(id)):
+            await self._disks.drop(id, folder)
+            await asyncio.to_thread(self._remove, folder.name)
 
-    def _remove(self, id: str) -> None:
+    async def remove_stray(self, name: str) -> None:
+        """Remove what else lies among the folders of environments, and nobody has claimed."""
+        await self._disks.drop(name, self._root / name)
+        await asyncio.to_thread(self._remove, name)
+
+    def _remove(self, name: str) -> None:
+        """What is in it goes first, from within: beside it, it could be taken for what a dead daemon left."""
         try:
-            root = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            folder = os.open(self._root / name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             return
+        except OSError as error:
+            if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+                raise
+            (self._root / name).unlink(missing_ok=True)
+            return
         try:
-            for name in (f".new-{id}", id):
-                trees.remove(root, name.encode())
+            for inside in os.listdir(folder):  # noqa: PTH208
+                trees.remove(folder, os.fsencode(inside))
         finally:
-            os.close(root)
+            os.close(folder)
+        (self._root / name).rmdir()
 
-    def clean(self, active: frozenset[str]) -> set[str]:
-        """Remove every folder but those of active environments; returns which of these are there. Blocking; nothing
-        may be mounted beneath them any more."""
+    def names(self) -> set[str]:
+        """Return what lies among the folders of environments. Blocking."""
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        there: set[str] = set()
-        root = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            for name in os.listdir(root):  # noqa: PTH208
-                if name in active:
-                    there.add(name)
-                    continue
-                try:
-                    trees.remove(root, os.fsencode(name))
-                except OSError as error:
-                    log.warning("%s could not be removed: %s", name, error)
-        finally:
-            os.close(root)
-        return there
+        return set(os.listdir(self._root))  # noqa: PTH208
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,3 +228,10 @@ def _fork(original: Rooms, new: Rooms, limits: Limits) -> tuple[str, int, int]:
         if done.files:
             methods.add(done.method)
     return "reflink" if methods == {"reflink"} else "copy", files, size
+
+
+def _no_room(error: OSError) -> StorageFull:
+    return StorageFull(
+        f"the environment could not be made: {error.strerror or error}",
+        repair="Make room on the disk of interactd's data folder, or use smaller sources.",
+    )
