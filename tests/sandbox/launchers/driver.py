@@ -19,7 +19,7 @@ sys.path.insert(0, sys.argv[1])
 from interactd.errors import InteractdError
 from interactd.paths import find
 from interactd.sandbox.launchers import Settings, all_launchers
-from interactd.sandbox.port import Exit, Limits, Output, Sandbox, Spec
+from interactd.sandbox.port import Exit, Limits, Mount, Output, Sandbox, Spec
 
 
 class Driver:
@@ -50,7 +50,9 @@ class Driver:
         folders = [self.home / name / part for part in ("ws", "home")]
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
-        return Spec(name, folders[0], folders[1], limits=Limits(**job.get("limits", {})), env=job.get("env", {}))
+        limits = Limits(**job.get("limits", {}))
+        mounts = tuple(Mount(Path(source), target) for source, target in job.get("mounts", []))
+        return Spec(name, folders[0], folders[1], limits=limits, mounts=mounts, env=job.get("env", {}))
 
     async def exec(self, job: dict[str, Any]) -> dict[str, Any]:
         launcher = await self.launchers.choose(job.get("launcher", "bubblewrap"))

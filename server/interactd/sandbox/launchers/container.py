@@ -124,7 +124,8 @@ class Container:
             # Nobody else's on this machine, as with bubblewrap.
             uid = gid = owner.uid_for(spec.environment_id)
             for folder in (spec.workspace, spec.home):
-                await asyncio.to_thread(owner.give, folder, uid)
+                if folder.stat().st_uid != uid:
+                    await asyncio.to_thread(owner.give, folder, uid)
         way = await asyncio.to_thread(_Way) if spec.egress is not None else None
         argv = run_arguments(
             engine, self._settings, spec, name, uid=uid, gid=gid, way=way.folder if way is not None else None

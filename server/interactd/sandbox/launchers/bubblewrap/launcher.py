@@ -196,7 +196,9 @@ class Bubblewrap:
     def _prepare(self, tools: _Tools, spec: Spec, uid: int | None) -> tuple[cgroups.Group | None, int]:
         if uid is not None:
             for folder in (spec.workspace, spec.home):
-                owner.give(folder, uid)
+                if folder.stat().st_uid != uid:  # else everything in it is theirs too, and may be very much
+                    owner.give(folder, uid)
+        recipe.check_targets(spec)
         used = 0 if spec.quota is not None else size(spec.workspace) + size(spec.home)
         if not tools.groups.folders:
             return None, used
