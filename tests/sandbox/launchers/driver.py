@@ -27,6 +27,7 @@ class Driver:
         self.home = home
         self.launchers = all_launchers(find({"INTERACTD_HOME": str(home / "interactd")}), Settings())
         self.kept: dict[str, Sandbox] = {}
+        self.going: list[asyncio.Task[None]] = []
 
     async def run(self, job: dict[str, Any]) -> dict[str, Any]:
         """Do one job: `exec` in a sandbox (new, or kept under a name), `close` a kept one, `control` without any."""
@@ -36,6 +37,16 @@ class Driver:
             case "close":
                 await self.kept.pop(job["keep"]).aclose()
                 return {}
+            case "begin":
+                # A command that goes on until its sandbox is closed.
+                self.kept[job["keep"]] = sandbox = await self.launchers[0].start(self.spec(job))
+                self.going.append(asyncio.create_task(self.follow(sandbox, job["argv"])))
+                return {}
+            case "rest":
+                return {"still": await self.kept[job["keep"]].rest()}
+            case "wake":
+                await self.kept[job["keep"]].wake()
+                return {}
             case "reap":
                 return {"reaped": await self.launchers.reap()}
             case "probe":
@@ -44,6 +55,10 @@ class Driver:
                 return await asyncio.to_thread(self.control, job)
             case _:
                 raise ValueError(job["do"])
+
+    async def follow(self, sandbox: Sandbox, argv: list[str]) -> None:
+        async for _event in sandbox.exec(argv):
+            continue
 
     def spec(self, job: dict[str, Any]) -> Spec:
         name = job.get("environment", "env")

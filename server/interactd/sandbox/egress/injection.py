@@ -156,7 +156,6 @@ class Mask:
         forms = {form for secret in secrets for form in _forms(secret)}
         # Longest first, so that a form within another does not leave its rest.
         self._forms = sorted((form for form in forms if len(form) >= 4), key=len, reverse=True)
-        self._keep = max((len(form) for form in self._forms), default=1) - 1
         self._held = b""
 
     def text(self, value: str) -> str:
@@ -177,11 +176,15 @@ class Mask:
 
     def _boundary(self, data: bytes) -> int:
         # Only an end that begins one of the forms is held; most pieces pass whole.
-        for start in range(max(0, len(data) - self._keep), len(data)):
-            tail = data[start:]
-            if any(form.startswith(tail) for form in self._forms):
-                return start
-        return len(data)
+        cut = len(data)
+        for form in self._forms:
+            at = data.find(form[:1], max(0, len(data) - len(form) + 1))
+            while 0 <= at < cut:
+                if form.startswith(data[at:]):
+                    cut = at
+                    break
+                at = data.find(form[:1], at + 1)
+        return cut
 
     def _replace(self, data: bytes) -> bytes:
         for form in self._forms:

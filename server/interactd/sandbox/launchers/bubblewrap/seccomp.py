@@ -108,6 +108,8 @@ JUDGED: dict[str, tuple[int | None, int | None]] = {
     "mmap": (9, 222),
     "memfd_create": (319, 279),
     "shmget": (29, 194),
+    "prlimit64": (302, 261),
+    "fcntl": (72, 25),
 }
 _NEW_NAMESPACES = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
@@ -116,6 +118,8 @@ _NETLINK = 16
 # Whatever else is asked for (SCTP, DCCP, crypto, netfilter ...) can make the host's kernel load a module.
 _INTERNET = (0, 1, 6, 17, 58, 262)  # the default, ICMP, TCP, UDP, ICMPv6, MPTCP
 _NETLINKS = (0, 4, 15)  # routes, socket diagnosis, events of devices
+# A lease makes whoever opens the file outside wait, or fail: it could be kept out of a copy or an archive.
+_LEASES = (1024, 1040)
 # Huge pages are one pool for the whole machine, and the memory group does not count them.
 _HUGE = {"mmap": (3, 0x40000), "memfd_create": (1, 4), "shmget": (2, 0o4000)}
 _SET_ID = 0o6000
@@ -153,6 +157,12 @@ def _judge(name: str) -> list[bytes]:
     if name == "socketpair":
         tests = [_op(_JEQ, family, len(_FAMILIES) - at, 0) for at, family in enumerate(_FAMILIES)]
         return [_load(0), *tests, _fail(errno.EAFNOSUPPORT), allow]
+    if name == "prlimit64":
+        # Of others only to look: the first process must not be left without the means to start anything.
+        asks = [_load(2), _op(_JEQ, 0, 0, 3), _op(_LD, _ARG0 + 20), _op(_JEQ, 0, 0, 1)]
+        return [_load(0), _op(_JEQ, 0, len(asks), 0), *asks, allow, refuse]
+    if name == "fcntl":
+        return [_load(1), _op(_JEQ, _LEASES[0], 1, 0), _op(_JEQ, _LEASES[1], 0, 1), refuse, allow]
     if name in _HUGE:
         argument, bits = _HUGE[name]
         return [_load(argument), _op(_JSET, bits, 0, 1), refuse, allow]
