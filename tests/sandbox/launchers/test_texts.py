@@ -88,6 +88,9 @@ def test_each_call_gets_its_verdict(machine: str) -> None:
     assert [verdict("prlimit64", *given) for given in ((0, 7, 1 << 32), (0, 7, 5), (9, 7, 0))] == [ALLOW] * 3
     assert {verdict("prlimit64", pid, 7, new) for pid in (1, 9) for new in (5, 1 << 32)} == {EPERM}
     assert [verdict("fcntl", 3, command) for command in (1, 6, 1024, 1031, 1040)] == [ALLOW, ALLOW, EPERM, ALLOW, EPERM]
+    assert [verdict("setpriority", *given) for given in ((0, 0), (0, 9), (1, 0))] == [ALLOW] * 3
+    assert {verdict("setpriority", *given) for given in ((0, 1), (1, 1), (2, 0))} == {EPERM}
+    assert [verdict("sched_setattr", pid) for pid in (0, 9, 1)] == [ALLOW, ALLOW, EPERM]
     assert verdict("clone", 17) == ALLOW
     assert {verdict("clone", 1 << bit) for bit in (17, 25, 26, 27, 28, 29, 30)} == {EPERM}
     assert verdict("ioctl", 0, 0x5401) == ALLOW

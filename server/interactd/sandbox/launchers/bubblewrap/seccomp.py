@@ -110,6 +110,10 @@ JUDGED: dict[str, tuple[int | None, int | None]] = {
     "shmget": (29, 194),
     "prlimit64": (302, 261),
     "fcntl": (72, 25),
+    "setpriority": (141, 140),
+    "sched_setscheduler": (144, 119),
+    "sched_setparam": (142, 118),
+    "sched_setattr": (314, 274),
 }
 _NEW_NAMESPACES = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
@@ -161,6 +165,11 @@ def _judge(name: str) -> list[bytes]:
         # Of others only to look: the first process must not be left without the means to start anything.
         asks = [_load(2), _op(_JEQ, 0, 0, 3), _op(_LD, _ARG0 + 20), _op(_JEQ, 0, 0, 1)]
         return [_load(0), _op(_JEQ, 0, len(asks), 0), *asks, allow, refuse]
+    if name == "setpriority":
+        # A first process that is never scheduled does not even die in time. 2: everything of this user.
+        return [_load(0), _op(_JEQ, 2, 2, 0), _load(1), _op(_JEQ, 1, 0, 1), refuse, allow]
+    if name.startswith("sched_"):
+        return [_load(0), _op(_JEQ, 1, 0, 1), refuse, allow]
     if name == "fcntl":
         return [_load(1), _op(_JEQ, _LEASES[0], 1, 0), _op(_JEQ, _LEASES[1], 0, 1), refuse, allow]
     if name in _HUGE:
