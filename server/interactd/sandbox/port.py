@@ -177,6 +177,17 @@ class Sandbox(Protocol):
         """
         ...
 
+    async def rest(self) -> bool:
+        """Hold everything in it still until `wake`, whatever it does against that; returns whether nothing moves.
+
+        Commands that are under way stay so. For the time between two uses.
+        """
+        ...
+
+    async def wake(self) -> None:
+        """End a `rest`. Without one it does nothing."""
+        ...
+
     async def aclose(self) -> None:
         """Kill everything in it; returns when nothing is left (bounded: 2 s)."""
         ...

@@ -85,7 +85,10 @@ ATTACKS = [
         "any",
     ),
     Attack(
-        "root_of_pid_1", "pid namespace", "print(attempt(lambda: open('/proc/1/root/etc/shadow').read()))", "ENOENT"
+        "root_of_pid_1",
+        "pid namespace, closed to /proc",
+        "print(attempt(lambda: open('/proc/1/root/etc/shadow').read()), attempt(lambda: open('/proc/self/root/etc/shadow').read()))",
+        "EACCES ENOENT",
     ),
     Attack(
         "leaked_descriptors",
@@ -115,8 +118,8 @@ ATTACKS = [
         "nothing in it",
         "status = open('/proc/1/status').read()\n"
         "caps = [l for l in status.splitlines() if l.startswith(('CapEff', 'CapPrm', 'CapBnd'))]\n"
-        "print('powerless' if all(l.endswith('0' * 16) for l in caps) and 'Seccomp:\\t2' in status else 'ESCAPED', len(open('/proc/1/environ').read()) < 200)",
-        "powerless True",
+        "print('powerless' if all(l.endswith('0' * 16) for l in caps) and 'Seccomp:\\t2' in status else 'ESCAPED', attempt(lambda: open('/proc/1/environ').read()))",
+        "powerless EACCES",
     ),
     Attack("steal_a_descriptor", "filter", "fd = os.pidfd_open(1)\nprint(call('pidfd_getfd', fd, 3, 0))", "EPERM"),
     Attack(
@@ -164,7 +167,12 @@ ATTACKS = [
         "number = 56 if COLUMN == 0 else 220\nprint(call(number, 0x10000000 | 17, 0, 0, 0, 0), call('clone3', 0, 0))",
         "EPERM ENOSYS",
     ),
-    Attack("join_namespaces", "filter", "print(call('setns', os.open('/proc/1/ns/mnt', 0), 0))", "EPERM"),
+    Attack(
+        "join_namespaces",
+        "filter",
+        "print(call('setns', os.open('/proc/self/ns/mnt', 0), 0), call('setns', os.pidfd_open(1), 0x20000), attempt(lambda: os.open('/proc/1/ns/mnt', 0)))",
+        "EPERM EPERM EACCES",
+    ),
     Attack("io_uring", "filter", "print(call('io_uring_setup', 4, ctypes.create_string_buffer(200)))", "ENOSYS"),
     Attack("bpf", "filter", "print(call('bpf', 0, ctypes.create_string_buffer(72), 72))", "EPERM"),
     Attack("perf", "filter", "print(call('perf_event_open', ctypes.create_string_buffer(128), 0, -1, -1, 0))", "EPERM"),

@@ -60,7 +60,7 @@ TRICKS = [
         "raw_sockets",
         "no capabilities",
         "print(attempt(lambda: socket.socket(2, 3, 1)), attempt(lambda: socket.socket(2, 3, 255)), attempt(lambda: socket.socket(10, 3, 58)))",
-        "^EPERM EPERM EPERM",
+        "^EPERM (EPERM|EPROTONOSUPPORT) EPERM",
         "root",
     ),
     Attack(

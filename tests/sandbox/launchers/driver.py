@@ -19,7 +19,7 @@ sys.path.insert(0, sys.argv[1])
 from interactd.errors import InteractdError
 from interactd.paths import find
 from interactd.sandbox.launchers import Settings, all_launchers
-from interactd.sandbox.port import Exit, Limits, Output, Sandbox, Spec
+from interactd.sandbox.port import Exit, Limits, Mount, Output, Sandbox, Spec
 
 
 class Driver:
@@ -27,6 +27,7 @@ class Driver:
         self.home = home
         self.launchers = all_launchers(find({"INTERACTD_HOME": str(home / "interactd")}), Settings())
         self.kept: dict[str, Sandbox] = {}
+        self.going: list[asyncio.Task[None]] = []
 
     async def run(self, job: dict[str, Any]) -> dict[str, Any]:
         """Do one job: `exec` in a sandbox (new, or kept under a name), `close` a kept one, `control` without any."""
@@ -35,6 +36,16 @@ class Driver:
                 return await self.exec(job)
             case "close":
                 await self.kept.pop(job["keep"]).aclose()
+                return {}
+            case "begin":
+                # A command that goes on until its sandbox is closed.
+                self.kept[job["keep"]] = sandbox = await self.launchers[0].start(self.spec(job))
+                self.going.append(asyncio.create_task(self.follow(sandbox, job["argv"])))
+                return {}
+            case "rest":
+                return {"still": await self.kept[job["keep"]].rest()}
+            case "wake":
+                await self.kept[job["keep"]].wake()
                 return {}
             case "reap":
                 return {"reaped": await self.launchers.reap()}
@@ -45,12 +56,18 @@ class Driver:
             case _:
                 raise ValueError(job["do"])
 
+    async def follow(self, sandbox: Sandbox, argv: list[str]) -> None:
+        async for _event in sandbox.exec(argv):
+            continue
+
     def spec(self, job: dict[str, Any]) -> Spec:
         name = job.get("environment", "env")
         folders = [self.home / name / part for part in ("ws", "home")]
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
-        return Spec(name, folders[0], folders[1], limits=Limits(**job.get("limits", {})), env=job.get("env", {}))
+        limits = Limits(**job.get("limits", {}))
+        mounts = tuple(Mount(Path(source), target) for source, target in job.get("mounts", []))
+        return Spec(name, folders[0], folders[1], limits=limits, mounts=mounts, env=job.get("env", {}))
 
     async def exec(self, job: dict[str, Any]) -> dict[str, Any]:
         launcher = await self.launchers.choose(job.get("launcher", "bubblewrap"))

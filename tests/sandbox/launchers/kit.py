@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import interactd
+from interactd.sandbox.folder import trees
 
 SPARE_UID = 54321
 SECRET = "sk-decoy-0123456789"
@@ -106,7 +107,7 @@ class Rig:
         return {
             "processes": sorted(below(self.process.pid)),
             "mounts": [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(self.folder) in line],
-            "groups": sorted(str(path) for path in Path("/sys/fs/cgroup").glob("**/interactd-*") if _of(path, self)),
+            "groups": sorted(group for group in _groups() if f"/interactd-{self.process.pid}-" in group),
             "loops": [
                 text
                 for path in Path("/sys/block").glob("loop*/loop/backing_file")
@@ -124,6 +125,15 @@ class Rig:
         self.process.stdout.close()
 
 
+def remove(folder: Path) -> None:
+    """Remove a folder that hostile code may have made deeper than anything else can remove."""
+    above = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        trees.remove(above, os.fsencode(folder.name))
+    finally:
+        os.close(above)
+
+
 def _copy(path: Path, folder: Path) -> Path:
     return Path(shutil.copyfile(path, folder / path.name))
 
@@ -135,8 +145,14 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _of(path: Path, rig: Rig) -> bool:
-    return path.name.startswith(f"interactd-{rig.process.pid}-")
+def _groups() -> list[str]:
+    # Not by glob: that fails when another test's group goes while it looks.
+    return [
+        f"{above}/{name}"
+        for above, names, _files in os.walk("/sys/fs/cgroup")
+        for name in names
+        if name.startswith("interactd-")
+    ]
 
 
 def below(pid: int) -> list[int]:
@@ -168,7 +184,7 @@ def rigs(identity: str) -> Iterator[Rig]:
     try:
         yield from _rig(folder, identity)
     finally:
-        shutil.rmtree(folder)
+        remove(folder)
 
 
 def _rig(folder: Path, identity: str) -> Iterator[Rig]:

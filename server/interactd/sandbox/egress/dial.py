@@ -18,7 +18,8 @@ from interactd.sandbox.egress.refusal import Refused, Unreachable
 Resolver = Callable[[str], Awaitable[Sequence[str]]]
 """A canonical name to its addresses, as text. Raises OSError where there are none."""
 
-LOOKUPS = 16
+LOOKUPS = 64
+LOOKUPS_OF_A_RUN = 4
 MAX_ADDRESSES = 64
 DIALLED = 4
 
@@ -61,6 +62,36 @@ async def system_resolver(name: str) -> Sequence[str]:
         raise OSError("too many lookups are under way")
     threading.Thread(target=ask, name="egress-resolve", daemon=True).start()
     return await answer
+
+
+class Sharing:
+    """One run's way to a resolver: a few lookups at once, so that names nobody answers for hold up that run alone.
+
+    A lookup that nobody waits for any more still has its thread, and its place here.
+    """
+
+    def __init__(self, resolver: Resolver) -> None:
+        self._resolver = resolver
+        self._free = asyncio.Semaphore(LOOKUPS_OF_A_RUN)
+        self._under_way: set[asyncio.Future[Sequence[str]]] = set()
+
+    async def __call__(self, name: str) -> Sequence[str]:
+        await self._free.acquire()
+        asked = asyncio.ensure_future(self._resolver(name))
+        self._under_way.add(asked)
+        asked.add_done_callback(self._ended)
+        return await asyncio.shield(asked)
+
+    def close(self) -> None:
+        """Wait for none of them any longer."""
+        for asked in self._under_way:
+            asked.cancel()
+
+    def _ended(self, asked: asyncio.Future[Sequence[str]]) -> None:
+        self._under_way.discard(asked)
+        self._free.release()
+        if not asked.cancelled():
+            asked.exception()  # whoever still waits has it too
 
 
 async def resolve(host: str, port: int, policy: Policy, resolver: Resolver, limits: EgressLimits) -> list[Address]:

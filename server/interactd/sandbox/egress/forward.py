@@ -148,8 +148,8 @@ class Forwarder:
             body = injection.swap_body(await self._client.exactly(request.length), headers)
         mask = injection.mask()
         if mask is not None:
-            # Only what can be read can be masked.
-            headers = [*without(headers, "accept-encoding"), ("Accept-Encoding", "identity")]
+            # Only what can be read can be masked, and only what comes whole.
+            headers = [*without(headers, "accept-encoding", "range", "if-range"), ("Accept-Encoding", "identity")]
         headers = [("Host", origin.authority), *headers, *_framing(request, body)]
         head = render(f"{request.method} {target} HTTP/1.1", headers)
         response = await self._exchange(up, request, head, body, entry, idle)

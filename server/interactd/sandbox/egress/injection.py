@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import html
 import json
 import re
 from collections.abc import Callable
@@ -79,8 +80,14 @@ class Injection:
         return self._swap(body.decode("latin-1"), "body", escape).encode("latin-1")
 
     def mask(self) -> Mask | None:
-        """Return what takes the secrets out of the answer, None when none was sent."""
-        return Mask(self.used) if self.used else None
+        """Return what takes secrets out of the answer, None when there is none to be found: those of this request, and
+        those that an earlier one may have left with the server for a later one to fetch."""
+        left = {
+            self.policy.secret(reference.credential).reveal()
+            for reference in self.policy.references
+            if reference.trusts(self.host, self.port)
+        }
+        return Mask(self.used | left) if self.used | left else None
 
     def _swap_header(self, name: str, value: str) -> str:
         if PLACEHOLDER in value:
@@ -146,14 +153,9 @@ class Mask:
     hand its secret to the sandbox. A safety net: a trusted server could write it in a way that nobody would find."""
 
     def __init__(self, secrets: set[str]) -> None:
-        forms: set[bytes] = set()
-        for secret in secrets:
-            raw = secret.encode("latin-1")
-            forms |= {raw, quote(secret, safe="").encode(), quote_plus(secret).encode(), _json(secret).encode()}
-            forms.add(base64.b64encode(raw).rstrip(b"="))
+        forms = {form for secret in secrets for form in _forms(secret)}
         # Longest first, so that a form within another does not leave its rest.
         self._forms = sorted((form for form in forms if len(form) >= 4), key=len, reverse=True)
-        self._keep = max((len(form) for form in self._forms), default=1) - 1
         self._held = b""
 
     def text(self, value: str) -> str:
@@ -174,17 +176,35 @@ class Mask:
 
     def _boundary(self, data: bytes) -> int:
         # Only an end that begins one of the forms is held; most pieces pass whole.
-        for start in range(max(0, len(data) - self._keep), len(data)):
-            tail = data[start:]
-            if any(form.startswith(tail) for form in self._forms):
-                return start
-        return len(data)
+        cut = len(data)
+        for form in self._forms:
+            at = data.find(form[:1], max(0, len(data) - len(form) + 1))
+            while 0 <= at < cut:
+                if form.startswith(data[at:]):
+                    cut = at
+                    break
+                at = data.find(form[:1], at + 1)
+        return cut
 
     def _replace(self, data: bytes) -> bytes:
         for form in self._forms:
             if form in data:
                 data = data.replace(form, b"*" * len(form))
         return data
+
+
+def _forms(secret: str) -> set[bytes]:
+    """How a server may write a secret without wanting to hide it."""
+    texts = {secret, _json(secret), _json(secret).replace("/", "\\/"), html.escape(secret)}
+    for quoted in (quote(secret, safe=""), quote_plus(secret)):
+        texts |= {quoted, re.sub("%..", lambda found: found[0].lower(), quoted)}
+    raw = secret.encode("latin-1")
+    forms = {text.encode("latin-1") for text in texts} | {raw.hex().encode()}
+    for before in range(3):
+        # Within something larger base64 begins at any of three places, and its ends hold bits of the neighbours.
+        coded = base64.b64encode(b"\0" * before + raw)[-(-8 * before // 6) : 8 * (before + len(raw)) // 6]
+        forms |= {coded, coded.translate(bytes.maketrans(b"+/", b"-_"))}
+    return forms
 
 
 def _refuse_old(text: str) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from interactd.nouns import Json
-from interactd.sandbox.egress.dial import Resolver, system_resolver
+from interactd.sandbox.egress.dial import Resolver, Sharing, system_resolver
 from interactd.sandbox.egress.forward import Cut, Forwarder
 from interactd.sandbox.egress.limits import Budget, EgressLimits
 from interactd.sandbox.egress.log import RequestLog
@@ -36,8 +36,9 @@ _open = 0
 class Proxy:
     """The port's `Egress`. Made with `open`, ended with `aclose`."""
 
-    def __init__(self, run: Run, ca_file: Path | None) -> None:
+    def __init__(self, run: Run, ca_file: Path | None, lookups: Sharing) -> None:
         self._run = run
+        self._lookups = lookups
         self._ca_file = ca_file
         self._accepting: set[asyncio.Task[None]] = set()
         self._connections: set[asyncio.Task[None]] = set()
@@ -68,7 +69,8 @@ class Proxy:
         """
         limits = limits or EgressLimits()
         await policy.unlock()
-        run = Run(policy, limits, Budget(limits), RequestLog(on_request), resolver, upstream)
+        sharing = Sharing(resolver)
+        run = Run(policy, limits, Budget(limits), RequestLog(on_request), sharing, upstream)
         ca_file: Path | None = None
         if policy.ends_any_tls:
             from interactd.sandbox.egress.authority import Authority
@@ -76,7 +78,7 @@ class Proxy:
             ca_file = folder / "ca.pem"
             run.authority = await asyncio.to_thread(Authority, re.sub("[^A-Za-z0-9_-]", "", name))
             await asyncio.to_thread(run.authority.write_bundle, ca_file)
-        return cls(run, ca_file)
+        return cls(run, ca_file, sharing)
 
     @property
     def ca_file(self) -> Path | None:
@@ -114,6 +116,7 @@ class Proxy:
         pending = self._accepting | self._connections
         if pending:
             await asyncio.wait(pending)
+        self._lookups.close()
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()

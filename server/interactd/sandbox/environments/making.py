@@ -26,7 +26,7 @@ from interactd.sandbox.environments.body import Source
 from interactd.sandbox.environments.claims import Claim
 from interactd.sandbox.environments.place import close
 from interactd.sandbox.environments.ways import Ways
-from interactd.sandbox.folder import trees
+from interactd.sandbox.folder import sweep, trees
 from interactd.sandbox.launchers.bubblewrap import owner
 from interactd.sandbox.port import Exit, Launcher, Limits, Output, Spec
 
@@ -192,7 +192,7 @@ def _measure(rooms: Rooms) -> tuple[int, int]:
         except FileNotFoundError:
             continue
         try:
-            found = trees.measure(fd)
+            found = sweep.measure(fd)
         finally:
             os.close(fd)
         size, files = size + found[0], files + (found[1] if part == rooms.workspace else 0)

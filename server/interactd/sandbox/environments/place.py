@@ -68,6 +68,7 @@ class Place:
         """Return the running sandbox, started now if there is none like it."""
         async with self._starting:
             if self.sandbox is not None and self._running == wanted:
+                await self.sandbox.wake()
                 return self.sandbox
             await self.stop()
             rooms = self.rooms
@@ -143,13 +144,16 @@ class Place:
             await self.stop()
 
     async def settle(self) -> None:
-        """After a run: nothing of it goes on. The kernel is kept only if it is seen to be quiet."""
+        """After a run: nothing of it goes on. The kernel is kept only if it is seen to be quiet, and is held still:
+        what it says of itself is what the code in it lets it say."""
         kernel, sandbox = self.kernel, self.sandbox
         if kernel is None or sandbox is None:
             return
         if sandbox.isolation.pids != "enforced" or kernel.dead or not await kernel.settle():
             await kernel.aclose()
             self.kernel = None
+        elif not await sandbox.rest():
+            await self.stop()
 
     async def commands(
         self, argv: list[str], start: Callable[[], Any], *, stdin: bytes = b"", wall_s: float | None = None

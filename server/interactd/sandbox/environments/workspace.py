@@ -19,7 +19,7 @@ from interactd.sandbox.environments.place import Place, Wanted, close
 from interactd.sandbox.environments.searching import SCRIPT
 from interactd.sandbox.environments.ways import Way
 from interactd.sandbox.environments_port import Artifact, Environment, Ran
-from interactd.sandbox.folder import trees
+from interactd.sandbox.folder import sweep
 from interactd.sandbox.folder.files import Folder
 from interactd.sandbox.port import Exit, Isolation, Output
 
@@ -281,7 +281,7 @@ class LeasedWorkspace:
 def _used(folder: Path) -> int:
     opened = Folder(folder)
     try:
-        return trees.measure(opened.fd)[0]
+        return sweep.measure(opened.fd)[0]
     finally:
         opened.close()
 
@@ -308,7 +308,7 @@ def _hits(lines: bytes, limit: int) -> list[Json]:
     for line in lines.splitlines()[: max(1, limit)]:
         try:
             said: Any = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):  # nested as deep as the line is long
             continue
         if not isinstance(said, dict):
             continue

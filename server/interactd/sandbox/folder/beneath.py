@@ -11,6 +11,8 @@ import errno
 import os
 import stat
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from interactd.errors import InvalidArgument
@@ -21,6 +23,8 @@ _RESOLVE: Final = _NO_XDEV | _NO_MAGICLINKS | _NO_SYMLINKS | _BENEATH
 _O_PATH: Final = getattr(os, "O_PATH", 0)
 _AGAIN: Final = 64
 _PATH_MAX: Final = 4095
+SWAPPED: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+"""What opening a folder says that became something else since it was listed."""
 
 
 class _How(ctypes.Structure):
@@ -153,6 +157,27 @@ def _plain(found: os.stat_result) -> None:
         raise NotRegular(kind_of(found.st_mode))
     if found.st_nlink > 1:
         raise NotRegular("a file with several names (hard links)")
+
+
+def change_mode(folder: int, name: bytes, change: Callable[[int], int]) -> None:
+    """Change the mode of what stands under `name` in an open folder. Not of what a link points to: chmod follows them.
+
+    Raises:
+        OSError: it is a link, or may not be changed.
+    """
+    fd = os.open(name, (_O_PATH or os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISLNK(mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        wanted = change(stat.S_IMODE(mode))
+        if _O_PATH:
+            # A descriptor of this kind takes no fchmod; its name in /proc leads to what was opened and nothing else.
+            Path(f"/proc/self/fd/{fd}").chmod(wanted)
+        else:
+            os.fchmod(fd, wanted)
+    finally:
+        os.close(fd)
 
 
 def kind_of(mode: int) -> str:

@@ -1,8 +1,7 @@
-"""Whole trees: walking, measuring, copying and removing them, at any depth, with a handful of descriptors."""
+"""Whole trees: walking, copying and removing them, at any depth, with a handful of descriptors."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -11,6 +10,7 @@ import stat
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from interactd.sandbox.folder import beneath
@@ -18,9 +18,8 @@ from interactd.sandbox.folder import beneath
 _FICLONE: Final = 0x40049409
 _CHUNK: Final = 1 << 20
 DEPTH: Final = 200
-"""Folders nested deeper than this are not listed, copied or captured."""
-DEEPEST: Final = 600
-"""Nor measured, or given to somebody. They can be removed."""
+"""Folders nested deeper than this are not listed, copied or captured. They are measured, and can be removed."""
+LONGEST: Final = 3800
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,26 +39,25 @@ class Found:
         return "directory" if stat.S_ISDIR(mode) else "link" if stat.S_ISLNK(mode) else "other"
 
 
-def walk(
-    root: int, start: bytes = b"", *, into: Callable[[Found], bool] = lambda _: True, depth: int = DEPTH
-) -> Iterator[Found]:
+def walk(root: int, start: bytes = b"", *, into: Callable[[Found], bool] = lambda _: True) -> Iterator[Found]:
     """Yield everything beneath `start`, folders before what is in them, names in order; links are not followed.
 
     Args:
         root: the folder's descriptor.
         start: a folder in it; empty is the folder itself.
         into: whether to look into a directory. What it declines is still yielded.
-        depth: how many folders deep to look.
     """
-    left: deque[bytes] = deque([start])
+    # In two parts, so that the folders of one folder share its path: there may be very many, and it very long.
+    left: deque[tuple[bytes, bytes]] = deque([(start, b"")])
     while left:
-        where = left.popleft()
+        above, name = left.popleft()
+        where = above + b"/" + name if above and name else above or name
         try:
             fd = beneath.open_folder(root, where)
         except OSError as error:
             if where == start:
                 raise
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            if error.errno in beneath.SWAPPED:
                 continue  # It was swapped for something else since it was listed.
             try:
                 info = _look(root, where)
@@ -79,12 +77,12 @@ def walk(
                 found = Found(path, info)
                 if found.kind != "directory":
                     yield found
-                elif path.count(b"/") >= depth or (depth <= DEPTH and len(path) > 3800):
+                elif path.count(b"/") >= DEPTH or len(path) > LONGEST:
                     yield Found(path, info, "it is nested too deep")
                 else:
                     yield found
                     if into(found):
-                        left.append(path)
+                        left.append((where, name))
         finally:
             os.close(fd)
 
@@ -96,56 +94,6 @@ def _look(root: int, path: bytes) -> os.stat_result:
         return os.stat(name, dir_fd=fd, follow_symlinks=False)
     finally:
         os.close(fd)
-
-
-def measure(root: int) -> tuple[int, int]:
-    """Return the bytes that a tree takes on the disk, and how many files are in it."""
-    # Not by `walk`: this is done every second of a run.
-    size = files = 0
-    left = [b""]
-    while left:
-        where = left.pop()
-        try:
-            fd = beneath.open_folder(root, where)
-        except OSError:
-            continue
-        try:
-            with os.scandir(fd) as entries:
-                for entry in entries:
-                    with contextlib.suppress(OSError):
-                        info = entry.stat(follow_symlinks=False)
-                        size += info.st_blocks * 512
-                        if not stat.S_ISDIR(info.st_mode):
-                            files += 1
-                        elif where.count(b"/") < DEEPEST:
-                            name = os.fsencode(entry.name)
-                            left.append(where + b"/" + name if where else name)
-        finally:
-            os.close(fd)
-    return size, files
-
-
-def give(root: int, uid: int, gid: int, *, linked: bool = False) -> None:
-    """Make a tree belong to somebody, but (unless `linked`) for files with further names, which may not be this
-    tree's alone.
-
-    What belongs to them already is not touched: a change would show as a change of the file.
-
-    Raises:
-        OSError: the folder itself cannot be changed.
-    """
-    os.fchown(root, uid, gid)
-    for found in walk(root, depth=DEEPEST):
-        shared = not linked and stat.S_ISREG(found.stat.st_mode) and found.stat.st_nlink > 1
-        if (found.stat.st_uid == uid and found.stat.st_gid == gid) or shared:
-            continue
-        parent, _, name = found.path.rpartition(b"/")
-        with contextlib.suppress(OSError):
-            fd = beneath.open_folder(root, parent)
-            try:
-                os.chown(name, uid, gid, dir_fd=fd, follow_symlinks=False)
-            finally:
-                os.close(fd)
 
 
 def remove(parent: int, name: bytes) -> None:
@@ -178,7 +126,7 @@ def remove(parent: int, name: bytes) -> None:
                 try:
                     os.rename(entry, aside, src_dir_fd=fd, dst_dir_fd=parent)
                 except PermissionError:
-                    os.chmod(entry, 0o700, dir_fd=fd)
+                    beneath.change_mode(fd, entry, lambda _mode: 0o700)
                     os.rename(entry, aside, src_dir_fd=fd, dst_dir_fd=parent)
                 left.append(aside)
         finally:
@@ -193,7 +141,7 @@ def _open_to_empty(parent: int, name: bytes) -> int:
     try:
         fd = os.open(name, flags, dir_fd=parent)
     except PermissionError:
-        os.chmod(name, 0o700, dir_fd=parent)
+        beneath.change_mode(parent, name, lambda _mode: 0o700)
         fd = os.open(name, flags, dir_fd=parent)
     if os.fstat(fd).st_uid == os.geteuid():
         os.fchmod(fd, 0o700)
@@ -243,7 +191,8 @@ def copy(
         try:
             if found.kind == "directory":
                 _make_folder(fd, name)
-                os.chmod(name, stat.S_IMODE(found.stat.st_mode) & 0o777 | 0o700, dir_fd=fd)
+                mode = stat.S_IMODE(found.stat.st_mode) & 0o777 | 0o700
+                beneath.change_mode(fd, name, partial(_mode, mode))
             elif found.kind == "file":
                 if done.bytes + found.stat.st_blocks * 512 > max_bytes or done.files >= max_files:
                     raise ValueError(f"it has more than {max_bytes} bytes or {max_files} files")
@@ -264,6 +213,10 @@ def copy(
         finally:
             os.close(fd)
     return done
+
+
+def _mode(mode: int, _old: int) -> int:
+    return mode
 
 
 def _make_folder(parent: int, name: bytes) -> None:

@@ -124,7 +124,8 @@ class Container:
             # Nobody else's on this machine, as with bubblewrap.
             uid = gid = owner.uid_for(spec.environment_id)
             for folder in (spec.workspace, spec.home):
-                await asyncio.to_thread(owner.give, folder, uid)
+                if folder.stat().st_uid != uid:
+                    await asyncio.to_thread(owner.give, folder, uid)
         way = await asyncio.to_thread(_Way) if spec.egress is not None else None
         argv = run_arguments(
             engine, self._settings, spec, name, uid=uid, gid=gid, way=way.folder if way is not None else None
@@ -200,7 +201,7 @@ class _Containered:
         self._serving: asyncio.Future[None] | None = None
         if way is not None and spec.egress is not None:
             self._serving = asyncio.ensure_future(_served(spec.egress, way.listener))
-        self._closing = False
+        self._closing = self._resting = False
         self._execs: set[asyncio.subprocess.Process] = set()
         self.closed = lambda: None
         found = Isolation(
@@ -283,13 +284,27 @@ class _Containered:
         yield _exit(process.returncode, "cancelled" if self._closing else why, wall, limits.cpu_s)
 
     async def _end(self, process: asyncio.subprocess.Process, token: str) -> None:
+        await self.wake()  # nothing is run in a container that is paused
         code, _said = await _call([self._engine, "exec", self._name, "python3", "-I", "-S", _INSIDE, "--end", token])
         if code != 0:
             await _call([self._engine, "kill", self._name])
         await _stop(process)
 
+    async def rest(self) -> bool:
+        """See `Sandbox.rest`."""
+        self._resting = True
+        code, _said = await _call([self._engine, "pause", self._name])
+        return code == 0
+
+    async def wake(self) -> None:
+        """See `Sandbox.wake`."""
+        if self._resting:
+            await _call([self._engine, "unpause", self._name])
+            self._resting = False
+
     async def aclose(self) -> None:
         """See `Sandbox.aclose`."""
+        await self.wake()  # an engine may refuse to kill what is paused
         self._closing = True
         await _call([self._engine, "kill", self._name])
         for process in self._execs:

@@ -75,6 +75,7 @@ class Supervised:
         env: Mapping[str, str],
         kill: Callable[[], None],
         watch: Watch | None = None,
+        still: Callable[[bool], bool] = lambda _on: False,
         translate: Callable[[str], str] = lambda path: path,
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -84,6 +85,8 @@ class Supervised:
         self._env = dict(env)
         self._kill = kill
         self._watch = watch
+        self._still = still
+        self._resting = False
         self._translate = translate
         self._inbox = bytearray()
         self._runs: dict[int, _Run] = {}
@@ -160,6 +163,17 @@ class Supervised:
             self._tasks.add(ender)
             ender.add_done_callback(self._tasks.discard)
             await asyncio.shield(ender)
+
+    async def rest(self) -> bool:
+        """See `Sandbox.rest`."""
+        self._resting = True
+        return await asyncio.to_thread(self._still, True)
+
+    async def wake(self) -> None:
+        """See `Sandbox.wake`."""
+        if self._resting:
+            await asyncio.to_thread(self._still, False)
+            self._resting = False
 
     async def aclose(self) -> None:
         """See `Sandbox.aclose`. May be called more than once, and by several tasks."""

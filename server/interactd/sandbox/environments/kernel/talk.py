@@ -89,7 +89,7 @@ class _Request:
 def _parse(data: bytes) -> Json:
     try:
         said: Any = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return cast("Json", said) if isinstance(said, dict) else {}
 

@@ -20,6 +20,7 @@ _PREFIX = "interactd-"
 _NAME = re.compile(rf"{_PREFIX}(\d+)-(\d+)-\d+$")
 _WANTED = ("memory", "pids", "cpu")
 _PERIOD_US = 100_000
+_SOCKETS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +188,8 @@ class Group:
             self._write("memory", "memory.limit_in_bytes", size)
             self._write("memory", "memory.memsw.limit_in_bytes", size, needed=False)
             self._write("memory", "memory.swappiness", 0, needed=False)
+            # What lies in sockets of the network is counted apart in version 1, and not at all without a limit.
+            self._write("memory", "memory.kmem.tcp.limit_in_bytes", size // _SOCKETS, needed=False)
             self._write("cpu", "cpu.cfs_period_us", _PERIOD_US)
             self._write("cpu", "cpu.cfs_quota_us", quota)
         else:

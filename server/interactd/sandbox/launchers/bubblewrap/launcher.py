@@ -14,7 +14,7 @@ from typing import Any
 from interactd.errors import InteractdError, SandboxFailed, SandboxUnavailable
 from interactd.paths import Paths
 from interactd.sandbox.launchers import boot, install
-from interactd.sandbox.launchers.bubblewrap import base, cgroups, owner, probing, recipe, seccomp
+from interactd.sandbox.launchers.bubblewrap import base, cgroups, owner, probing, recipe, seccomp, stillness
 from interactd.sandbox.launchers.bubblewrap.watch import Observer, size
 from interactd.sandbox.launchers.settings import CA_INSIDE, PROXY_HOST, PROXY_PORT, Settings, environment
 from interactd.sandbox.launchers.spawner import Spawner
@@ -158,6 +158,7 @@ class Bubblewrap:
             env=environment(spec, home=base.HOME, certificates=certificates, ca_inside=CA_INSIDE if ca else None),
             kill=kill,
             watch=observer,
+            still=lambda on: stillness.hold(child) if on else stillness.release(child) is None,
         )
         undo[:] = [made.aclose, lambda: _settled(joining)]
         made.cleanup(self._after(made, kill, booted, group))
@@ -196,7 +197,9 @@ class Bubblewrap:
     def _prepare(self, tools: _Tools, spec: Spec, uid: int | None) -> tuple[cgroups.Group | None, int]:
         if uid is not None:
             for folder in (spec.workspace, spec.home):
-                owner.give(folder, uid)
+                if folder.stat().st_uid != uid:  # else everything in it is theirs too, and may be very much
+                    owner.give(folder, uid)
+        recipe.check_targets(spec)
         used = 0 if spec.quota is not None else size(spec.workspace) + size(spec.home)
         if not tools.groups.folders:
             return None, used

@@ -6,7 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from interactd.sandbox.folder import trees
+from interactd.sandbox.folder import sweep
 
 _FIRST, _COUNT = 0x70000000, 0x0FFFFFFF  # the range that systemd's table of uids leaves to nobody
 
@@ -26,6 +26,6 @@ def give(folder: Path, uid: int, *, linked: bool = False) -> None:
     """
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        trees.give(fd, uid, uid, linked=linked)
+        sweep.give(fd, uid, uid, linked=linked)
     finally:
         os.close(fd)

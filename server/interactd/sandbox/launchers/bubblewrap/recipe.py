@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import resource
 import subprocess
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from interactd.errors import InvalidArgument
+from interactd.sandbox.folder import beneath
 from interactd.sandbox.launchers.bubblewrap.base import HOME, INSIDE_ID, Python
 from interactd.sandbox.launchers.settings import CA_INSIDE
 from interactd.sandbox.port import Limits, Spec
@@ -72,6 +74,41 @@ def check_mounts(spec: Spec) -> None:
             raise InvalidArgument(f"{mount.target} is the workspace itself", field="mounts")
         if not mount.source.exists():
             raise InvalidArgument(f"{mount.source} does not exist", field="mounts")
+
+
+def check_targets(spec: Spec) -> None:
+    """Refuse a mount whose way leads through a link that code in the sandbox made. Blocking.
+
+    bubblewrap follows such a link while the whole host is still there: it would make folders wherever we may write,
+    and mount somewhere else. Nothing runs in the workspace now that could put a link there after this.
+
+    Raises:
+        InvalidArgument: there is a link, or something else that is no folder.
+    """
+    for mount in spec.mounts:
+        for base, folder in (("/workspace", spec.workspace), (HOME, spec.home)):
+            if not mount.target.startswith(base + "/"):
+                continue
+            root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                _check_way(root, os.fsencode(mount.target[len(base) + 1 :]))
+            except OSError as error:
+                raise InvalidArgument(
+                    f"cannot mount at {mount.target!r}: on the way is a link, or what is no folder ({error.strerror})",
+                    field="mounts",
+                    repair="Delete or rename what stands there in the workspace.",
+                ) from None
+            finally:
+                os.close(root)
+
+
+def _check_way(root: int, way: bytes) -> None:
+    names = [name for name in way.split(b"/") if name]
+    for depth in range(1, len(names) + 1):
+        try:
+            os.close(beneath.open_folder(root, b"/".join(names[:depth])))
+        except FileNotFoundError:
+            return  # From here on it is made.
 
 
 def arguments(

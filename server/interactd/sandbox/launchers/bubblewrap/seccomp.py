@@ -88,6 +88,8 @@ ABSENT: dict[str, tuple[int | None, int | None]] = {
     "fchmodat2": (452, 452),
     "setxattrat": (463, 463),
     "file_setattr": (469, 469),
+    # Its contexts are counted for the whole machine: a sandbox could leave none to the host's databases.
+    "io_setup": (206, 0),
 }
 # Calls whose arguments are looked at: name -> numbers.
 JUDGED: dict[str, tuple[int | None, int | None]] = {
@@ -103,10 +105,27 @@ JUDGED: dict[str, tuple[int | None, int | None]] = {
     "creat": (85, None),
     "open": (2, None),
     "openat": (257, 56),
+    "mmap": (9, 222),
+    "memfd_create": (319, 279),
+    "shmget": (29, 194),
+    "prlimit64": (302, 261),
+    "fcntl": (72, 25),
+    "setpriority": (141, 140),
+    "sched_setscheduler": (144, 119),
+    "sched_setparam": (142, 118),
+    "sched_setattr": (314, 274),
 }
 _NEW_NAMESPACES = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 _FAMILIES = (1, 2, 10, 16)  # UNIX, INET, INET6, NETLINK: AF_VSOCK belongs to no network namespace
+_NETLINK = 16
+# Whatever else is asked for (SCTP, DCCP, crypto, netfilter ...) can make the host's kernel load a module.
+_INTERNET = (0, 1, 6, 17, 58, 262)  # the default, ICMP, TCP, UDP, ICMPv6, MPTCP
+_NETLINKS = (0, 4, 15)  # routes, socket diagnosis, events of devices
+# A lease makes whoever opens the file outside wait, or fail: it could be kept out of a copy or an archive.
+_LEASES = (1024, 1040)
+# Huge pages are one pool for the whole machine, and the memory group does not count them.
+_HUGE = {"mmap": (3, 0x40000), "memfd_create": (1, 4), "shmget": (2, 0o4000)}
 _SET_ID = 0o6000
 _CREATES = 0o100 | 0o20000000  # O_CREAT, O_TMPFILE
 _MODE_AT = {"chmod": 1, "fchmod": 1, "fchmodat": 2, "mknod": 1, "mknodat": 2, "creat": 1}
@@ -133,9 +152,29 @@ def _judge(name: str) -> list[bytes]:
         return [_load(0), _op(_JSET, _NEW_NAMESPACES, 0, 1), refuse, allow]
     if name == "ioctl":
         return [_load(1), _op(_JEQ, _TIOCSTI, 1, 0), _op(_JEQ, _TIOCLINUX, 0, 1), refuse, allow]
-    if name in ("socket", "socketpair"):
+    if name == "socket":
+        netlink, internet = _one_of(2, _NETLINKS), _one_of(2, _INTERNET)
+        tests = [_op(_JEQ, family, len(_FAMILIES) - at, 0) for at, family in enumerate(_FAMILIES)]
+        unix = [_op(_JEQ, 1, 0, 1), allow]
+        which = [_op(_JEQ, _NETLINK, 0, len(netlink)), *netlink, *internet]
+        return [_load(0), *tests, _fail(errno.EAFNOSUPPORT), *unix, *which]
+    if name == "socketpair":
         tests = [_op(_JEQ, family, len(_FAMILIES) - at, 0) for at, family in enumerate(_FAMILIES)]
         return [_load(0), *tests, _fail(errno.EAFNOSUPPORT), allow]
+    if name == "prlimit64":
+        # Of others only to look: the first process must not be left without the means to start anything.
+        asks = [_load(2), _op(_JEQ, 0, 0, 3), _op(_LD, _ARG0 + 20), _op(_JEQ, 0, 0, 1)]
+        return [_load(0), _op(_JEQ, 0, len(asks), 0), *asks, allow, refuse]
+    if name == "setpriority":
+        # A first process that is never scheduled does not even die in time. 2: everything of this user.
+        return [_load(0), _op(_JEQ, 2, 2, 0), _load(1), _op(_JEQ, 1, 0, 1), refuse, allow]
+    if name.startswith("sched_"):
+        return [_load(0), _op(_JEQ, 1, 0, 1), refuse, allow]
+    if name == "fcntl":
+        return [_load(1), _op(_JEQ, _LEASES[0], 1, 0), _op(_JEQ, _LEASES[1], 0, 1), refuse, allow]
+    if name in _HUGE:
+        argument, bits = _HUGE[name]
+        return [_load(argument), _op(_JSET, bits, 0, 1), refuse, allow]
     if name in _OPEN_AT:
         flags, mode = _OPEN_AT[name]
         return [
@@ -147,6 +186,12 @@ def _judge(name: str) -> list[bytes]:
             allow,
         ]
     return [_load(_MODE_AT[name]), _op(_JSET, _SET_ID, 0, 1), refuse, allow]
+
+
+def _one_of(argument: int, values: tuple[int, ...]) -> list[bytes]:
+    """Return code that lets a call pass if that argument is one of these."""
+    tests = [_op(_JEQ, value, len(values) - at, 0) for at, value in enumerate(values)]
+    return [_load(argument), *tests, _fail(errno.EPROTONOSUPPORT), _op(_RET, _ALLOW)]
 
 
 def _column(table: dict[str, tuple[int | None, int | None]], column: int) -> Iterable[tuple[str, int]]:

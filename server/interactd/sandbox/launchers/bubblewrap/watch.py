@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from interactd.sandbox.folder import trees
+from interactd.sandbox.folder import sweep
 from interactd.sandbox.launchers.bubblewrap.cgroups import Group
 from interactd.sandbox.port import Limits, Quota, Why
 
@@ -18,6 +18,8 @@ _HOT_S, _COLD_S = 0.02, 0.5
 _LOOK_HOT_S, _LOOK_COLD_S = 0.1, 2.0
 _STAYS_HOT_S = 2.0
 _SLACK = 1 << 20
+_UNSEEN = 1 << 60
+_FEW_FILES, _PER_FILE = 16_384, 16_384
 
 
 class Observer:
@@ -47,7 +49,8 @@ class Observer:
         self._memory = group is None or "memory" not in group.has
         # What was there before may stay (a command must be able to delete); only growth beyond is a fault.
         self._limit = (limits.disk_mb << 20) + _SLACK
-        self._used = self._allowed = used
+        self._used = used
+        self._allowed = used if used < _UNSEEN else 0
         self._spent = 0.0
         self._commands = 0
         self._active = asyncio.Event()
@@ -113,7 +116,7 @@ class Observer:
             self._hot_until = time.monotonic() + _STAYS_HOT_S
         self._used, self._spent = used, spent or 0.0
         self._allowed = max(self._limit, min(self._allowed, used))
-        if grew and used > self._allowed:
+        if used > self._allowed and (grew or used >= _UNSEEN):
             return "disk"
         if self._memory and memory > self._limits.memory_mb << 20:
             return "memory"
@@ -196,13 +199,18 @@ def usage(root: int) -> tuple[list[int], int, float]:
 
 
 def size(folder: Path) -> int:
-    """Return the bytes a folder takes on disk, following no link even while somebody swaps folders for links."""
+    """Return the bytes a folder takes on disk, following no link even while somebody swaps folders for links.
+
+    Many files count as 16 KB each at least, as many as an image has room for: names without content use up the
+    disk's inodes. A tree that cannot be looked at as a whole counts as more than any limit.
+    """
     try:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return 0
     try:
-        return trees.measure(fd)[0]
+        used, files, whole = sweep.weigh(fd)
+        return max(used, files * _PER_FILE if files > _FEW_FILES else 0) if whole else _UNSEEN
     except OSError:
         return 0
     finally:

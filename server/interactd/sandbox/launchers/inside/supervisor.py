@@ -6,7 +6,8 @@ three descriptors (stdin, stdout, stderr). Answers are 32 bytes each, and the ho
 
 Each command runs under a guard, a process that adopts whatever the command orphans (setsid, double fork), so that the
 guard's descendants are exactly the command's tree. Code in the sandbox has the guard's uid and may kill it: the orphans
-then fall to this process, which kills every descendant that has no living guard.
+then fall to this process, which kills every descendant that has no living guard. It may do no more than that: neither
+a guard nor this process can be looked into through /proc, whose `mem` and `fd` a process of the same uid could open.
 """
 
 # ruff: noqa: PTH109, PTH208 - pathlib is not worth its import here
@@ -27,7 +28,8 @@ else:
 
 HEADER = 12
 READY, EXEC, KILL, EXIT = 1, 2, 3, 4
-PR_SET_CHILD_SUBREAPER = 36
+PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
+OOM = "/proc/self/oom_score_adj"
 NO_PROCESS = 1 << 24
 KILL_PATIENCE_S = 0.4
 SWEEP_S = 0.002
@@ -96,14 +98,17 @@ def kill(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
-def write_file(path: str, text: bytes) -> None:
+def volunteer() -> int:
+    """Open what tells the kernel whom to take when memory is out; a process that is closed to /proc cannot any more."""
     try:
-        fd = os.open(path, os.O_WRONLY)
+        return os.open(OOM, os.O_WRONLY)
     except OSError:
-        return
-    with Ignore():
-        os.write(fd, text)
-    os.close(fd)
+        return -1
+
+
+def close_to_proc() -> None:
+    """Have /proc show nothing of this process, or of those that it forks, to code of the same uid."""
+    prctl(PR_SET_DUMPABLE, 0)
 
 
 class Stop(Exception):
@@ -125,6 +130,7 @@ class Guard:
         self.rss = 0
 
     def run(self) -> None:
+        ended = 1
         try:
             self._prepare()
             try:
@@ -136,8 +142,10 @@ class Guard:
             _signal.signal(_signal.SIGTERM, _signal.SIG_IGN)
             self._sweep()
             os.write(self.result, b"%d %d %d" % (self.status, int(self.cpu * 1e6), self.rss))
+            # Only now, when the tree is gone: a signal from it can end this process anywhere above.
+            ended = 0
         finally:
-            os._exit(0)
+            os._exit(ended)
 
     def _prepare(self) -> None:
         def stop(_number: int, _frame: object) -> None:
@@ -159,11 +167,8 @@ class Guard:
         try:
             os.chdir(self.cwd)
             os.putenv("PATH", os.fsdecode(self.env.get(b"PATH", b"/usr/bin:/bin")))
-            # Out of memory, the kernel should take the command and leave this side of it alive to say so.
-            write_file("/proc/self/oom_score_adj", b"500")
             ignored = [_signal.SIGPIPE, _signal.SIGXFSZ]
             self.main = os.posix_spawnp(self.argv[0], self.argv, self.env, setpgroup=0, setsigdef=ignored)
-            write_file("/proc/self/oom_score_adj", b"0")
         except (OSError, ValueError) as error:
             missing = isinstance(error, FileNotFoundError)
             os.write(2, b"cannot run " + self.argv[0][:200] + b": " + str(error).encode()[:300] + b"\n")
@@ -221,6 +226,7 @@ class Supervisor:
         """pid of the guard -> (id of the command, descriptor of its result)"""
         self.dying: dict[int, float] = {}
         self.strays = False
+        self.score = volunteer()
         self.cmsg = getattr(_socket, "MSG_CMSG_CLOEXEC", 0)
 
     def run(self) -> None:
@@ -236,7 +242,7 @@ class Supervisor:
         watch.register(wake, select.POLLIN)
         self.answer(READY, 0, 0, 0, 0)
         # Both load a library: while the host takes note, and before the first command.
-        prctl(-1, 0)
+        close_to_proc()
         if self.processes:
             import resource
 
@@ -282,12 +288,15 @@ class Supervisor:
 
     def start(self, number: int, body: bytes, fds: list[int]) -> None:
         result, write = os.pipe()
+        # Out of memory, the kernel should take a command, and leave this side alive to say so.
+        self.rank(b"500")
         try:
             pid = os.fork()
         except OSError:
             pid = -1
         if pid == 0:
             Guard(body, fds, write).run()
+        self.rank(b"0")
         for fd in (*fds, write):
             os.close(fd)
         if pid < 0:
@@ -297,10 +306,15 @@ class Supervisor:
         os.set_blocking(result, False)
         self.guards[pid] = (number, result)
 
+    def rank(self, score: bytes) -> None:
+        if self.score >= 0:
+            with Ignore():
+                os.write(self.score, score)
+
     def reap(self) -> None:
         while True:
             try:
-                pid, _status = os.waitpid(-1, os.WNOHANG)
+                pid, ended = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 self.strays = False
                 break
@@ -311,11 +325,15 @@ class Supervisor:
             if guard is None:
                 continue
             number, result = guard
+            status = cpu = rss = 0
             try:
                 words = os.read(result, 64).split()
                 status, cpu, rss = (min(int(word), 1 << 52) for word in words)
                 status &= 0xFFFF
             except (OSError, ValueError):
+                ended = ended or 1
+            if ended:
+                # It did not end by itself, so that its command's tree may be alive, whatever the pipe says.
                 status, cpu, rss = 9, 0, 0
                 self.strays = True
             os.close(result)
@@ -358,6 +376,12 @@ def guard_once(token: str, argv: list[str]) -> None:
     words = [os.getcwd().encode(), str(len(argv)).encode(), *map(os.fsencode, argv), *pairs]
     result, write = os.pipe()
     fds = [os.dup(fd) for fd in range(3)]
+    score = volunteer()
+    if score >= 0:
+        with Ignore():
+            os.write(score, b"500")
+        os.close(score)
+    close_to_proc()
     pid = os.fork()
     if pid == 0:
         os.putenv("INTERACTD_TOKEN", token)
