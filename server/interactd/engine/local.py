@@ -340,8 +340,10 @@ class LocalEngine:
     async def cancel_all(self, *, session_id: str | None = None, caller: Caller = LOCAL) -> list[str]:
         return await inbox.cancel_all(self._core, self._queue, session_id, caller)
 
-    async def inbox(self, *, session_id: str | None = None, limit: int = 50, caller: Caller = LOCAL) -> Inbox:
-        return await inbox.look(self._core, self._queue, session_id, limit, caller)
+    async def inbox(
+        self, *, session_id: str | None = None, limit: int = 50, wait_s: float = 0, caller: Caller = LOCAL
+    ) -> Inbox:
+        return await inbox.wait(self._core, self._queue, session_id, limit, wait_s, caller)
 
     async def get_interaction(self, interaction_id: str, *, caller: Caller = LOCAL) -> Result:
         interaction, session = await self._core.interaction(interaction_id, caller)

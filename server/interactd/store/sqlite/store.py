@@ -303,7 +303,7 @@ class SqliteStore:
 
     async def list_interactions(
         self,
-        which: Literal["unread", "waiting", "open"],
+        which: Literal["unread", "waiting", "running", "open"],
         *,
         owner: str = "local",
         session_id: str | None = None,
