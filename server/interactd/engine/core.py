@@ -74,6 +74,8 @@ class Core:
         """Interactions in progress whose outcome the disk refuses, and why."""
         self.asked = asyncio.Event()
         """Set when a run begins to wait for answers that have a deadline."""
+        self.deadlines = 0
+        """How many runs wait for answers that have one: nobody but a daemon gives the default when it passes."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
 

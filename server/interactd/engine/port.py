@@ -122,6 +122,12 @@ class Engine(Protocol):
         """How many interactions run or are queued now."""
         ...
 
+    @property
+    def holding(self) -> int:
+        """How many things have a time at which this daemon must be there although nothing runs: active triggers,
+        deliveries, questions with a deadline."""
+        ...
+
     async def create_session(
         self,
         *,
