@@ -15,6 +15,7 @@ from interactd.nouns import Json
 from interactd.store.archive_port import BadRecord, Journal, Last, RecordKind
 from interactd.store.sqlite.queries import archive as codec
 from interactd.store.sqlite.queries import pieces, rows
+from interactd.store.sqlite.queries.housekeeping import set_due
 from interactd.store.sqlite.queries.turns import skip
 
 _JOURNAL: Final = "archive.import"
@@ -105,7 +106,7 @@ def undo_piece(connection: sqlite3.Connection) -> bool:
             return True
         left.pop()
     connection.execute("DELETE FROM settings WHERE name = ?", (_JOURNAL,))
-    pieces.set_due(connection, "entries")
+    set_due(connection, "entries")
     return False
 
 
