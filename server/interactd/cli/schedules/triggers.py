@@ -139,7 +139,7 @@ def _policies(args: argparse.Namespace) -> dict[str, Any]:
         "missed": args.missed,
         "overlap": args.overlap,
         "max_consecutive_failures": args.failures,
-        "execution_timeout_seconds": None if args.timeout is None else parse_ttl(args.timeout),
+        "execution_timeout_seconds": None if args.timeout is None else parse_ttl(args.timeout, "--timeout"),
     }
     return {name: value for name, value in given.items() if value is not None}
 

@@ -145,7 +145,7 @@ def _given(args: argparse.Namespace) -> dict[str, Any]:
         "name": args.name,
         "background_only": args.background_only,
         "allow_local": args.allow_local,
-        "timeout_s": None if args.timeout is None else parse_ttl(args.timeout),
+        "timeout_s": None if args.timeout is None else parse_ttl(args.timeout, "--timeout"),
         "user_metadata": metadata,
     }
     return {name: value for name, value in given.items() if value is not None}
