@@ -93,8 +93,9 @@ class App:
 
     @property
     def busy(self) -> int:
-        """Runs, queued turns, HTTP faces that listen, active triggers, and deliveries that have not arrived."""
-        return self.engine.busy + self.schedules.holding + (len(self.faces.http.listening) if self._faces else 0)
+        """Runs, queued turns, HTTP faces that listen, active triggers, deliveries that have not arrived, and questions
+        with a deadline."""
+        return self.engine.busy + self.engine.holding + (len(self.faces.http.listening) if self._faces else 0)
 
     def attach(self, hooks: Hooks) -> None:
         """Make the faces, now that the daemon's hooks are known."""

@@ -11,7 +11,7 @@ import threading
 import time
 from typing import Literal
 
-from interactd.errors import InvalidArgument
+from interactd.errors import InteractdError, InvalidArgument
 
 Kind = Literal[
     "session",
@@ -58,6 +58,13 @@ def new_ulid() -> str:
 def new_id(kind: Kind) -> str:
     """Return a fresh id such as `ses_01kc3v…`."""
     return PREFIXES[kind] + new_ulid()
+
+
+def as_given(error: InteractdError, prefix: str, text: str) -> None:
+    """Let an error about a normalised id name it as the caller did: `o` and `0` are one to us, and not to them."""
+    given = text.strip()
+    if given.lower() not in (prefix, prefix[4:]) and len(given) <= 40:
+        error.message = error.message.replace(prefix, repr(given))
 
 
 def parse_prefix(kind: Kind, text: str) -> str:

@@ -82,6 +82,7 @@ async def daemons(home: Path, provider: FakeProvider) -> AsyncGenerator[Daemons]
         "OPENAI_API_KEY": "sk-chaos",
         "OPENAI_BASE_URL": f"{provider.base_url}/v1",
         "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": os.pathsep.join(sys.path),
     }
     socket = str(home / "s")
     process = await asyncio.create_subprocess_exec(

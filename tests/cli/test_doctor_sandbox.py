@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,8 @@ def test_each_launcher_is_named_with_what_it_isolates_or_why_it_does_not_work(
     if shutil.which("bwrap"):
         assert any(one["verdict"] == "ok" and one["found"].startswith("bubblewrap: ") for one in found)
     assert not any("process" in one["found"] for one in found)
+    others = {"linux": "seatbelt", "darwin": "bubblewrap"}.get(sys.platform, " ")
+    assert not any(others in one["found"] for one in found), "what only another system has is no news here"
 
 
 def test_where_none_works_it_is_bad_and_the_command_that_helps_is_said(

@@ -189,3 +189,20 @@ async def test_unread_results_are_kept_over_a_restart(tmp_path: Path) -> None:
     clock.now += YEAR
     async with rig(tmp_path / "db", clock=clock) as it:
         assert (await it.engine.wait(unread, 0)).interaction.status == "completed"
+
+
+async def test_looking_may_wait_until_a_background_run_has_ended(it: Rig) -> None:
+    session = await it.engine.create_session()
+    it.model.gate = gate = asyncio.Event()
+    sent = await it.engine.send_turn(session.id, "go", background=True)
+    await it.model.asked(1)
+    now = await it.engine.inbox()
+    assert ([one.id for one in now.running], now.running_total, now.unread) == ([sent.interaction.id], 1, [])
+    looking = asyncio.create_task(it.engine.inbox(wait_s=PATIENCE_S))
+    gate.set()
+    found = await looking
+    assert ([one.id for one in found.unread], found.running) == ([sent.interaction.id], [])
+    async with asyncio.timeout(PATIENCE_S):
+        assert (await it.engine.inbox(session_id=session.id, wait_s=10 * PATIENCE_S)).unread, "there is one already"
+        await it.engine.wait(sent.interaction.id, 0)
+        assert not (await it.engine.inbox(wait_s=10 * PATIENCE_S)).running, "nothing to wait for"

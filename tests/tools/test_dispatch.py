@@ -30,7 +30,7 @@ async def test_a_turn_that_waits_says_why_wherever_it_is_looked_at(world: World)
     ("given", "told"),
     [
         ({"priority": 1000}, "dispatch.priority: expected a whole number from -100 to 100"),
-        ({"timeout_s": 0}, "dispatch.timeout_s: expected a number from 1 to 604800"),
+        ({"timeout_s": 0}, "dispatch.timeout_s: expected a number from 1 to 604,800"),
         ({"urgent": True}, "dispatch.urgent"),
     ],
 )

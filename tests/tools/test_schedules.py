@@ -205,7 +205,11 @@ async def test_lists_come_in_pages(tools: Tools) -> None:
         ("create_trigger", {"schedule": "@daily", "input": "x", "model": "nope"}, "unknown_model"),
         ("create_trigger", {"schedule": "@daily", "input": "x", "model": "m1", "missed": "all"}, "one of skip, once"),
         ("create_trigger", {"schedule": "@daily", "input": "x", "session": "int_1"}, "session: expected new, same, or"),
-        ("create_trigger", {"schedule": "@daily", "input": "x", "model": "m1", "budget": {"usd": "x"}}, "budget.usd"),
+        (
+            "create_trigger",
+            {"schedule": "@daily", "input": "x", "model": "m1", "budget": {"usd": "x"}},
+            "budget: usd: expected a number",
+        ),
         ("create_trigger", {"shedule": "@daily", "input": "x"}, "shedule: no such argument, did you mean schedule?"),
         ("update_trigger", {"trigger_id": "int_1"}, "trigger_id: expected a trigger id (trg_...)"),
         ("update_trigger", {"trigger_id": "trg_" + "0" * 26, "status": "paused"}, "there is no trigger"),
@@ -242,3 +246,40 @@ async def test_a_daemon_without_schedules_says_so(tmp_path: Path) -> None:
         assert result.text.startswith("not_found: this daemon has no triggers")
     finally:
         await engine.aclose()
+
+
+async def test_every_refused_argument_ends_with_a_right_call(tools: Tools) -> None:
+    wrong = {
+        "create_webhook": [{}, {"uri": "ftp://example.org"}, {"uri": "not a url"}, {"command": "ls", "desktop": True}],
+        "create_trigger": [
+            {"schedule": "61 9 * * *", "input": "x"},
+            {"schedule": "at 2020-01-01T09:00", "input": "x"},
+            {"schedule": "@daily", "input": "x", "dispatch": {"priority": "high"}},
+            {"schedule": "@daily", "input": "x", "approvals": {"tools": {"nothing": "always_ask"}}},
+        ],
+    }
+    for tool, cases in wrong.items():
+        for arguments in cases:
+            refused = await tools.call(tool, arguments)
+            assert refused.is_error, arguments
+            assert f"Next: {tool}(" in refused.text, refused.text
+
+
+async def test_an_id_that_is_not_there_is_named_as_it_was_given(tools: Tools) -> None:
+    for tool, arguments in (("run_trigger", {"trigger_id": "trg_nope"}), ("get_session", {"session_id": "hello"})):
+        refused = await tools.call(tool, arguments)
+        assert repr(next(iter(arguments.values()))) in refused.text
+
+
+async def test_a_password_in_a_url_is_not_said_again(tools: Tools) -> None:
+    refused = await tools.call("create_webhook", {"uri": "https://user:hush@example.org/"})
+    assert "a user name before the host is not accepted" in refused.text
+    assert "hush" not in refused.text
+
+
+async def test_a_trigger_takes_a_budget_and_a_policy_as_people_say_them(tools: Tools) -> None:
+    made = await tools.ok(
+        "create_trigger", schedule="@daily", input="x", model="m1", budget="$2", approvals="always_ask"
+    )
+    assert 'Budget: {"usd": 2' in made.text
+    assert 'Approvals: {"policy": "always_ask"}' in made.text

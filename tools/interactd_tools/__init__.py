@@ -78,7 +78,7 @@ async def _call(name: str, arguments: object, ctx: CallContext, toolsets: Iterab
         async with asyncio.timeout(last_moment(ctx.client_name, ctx.deadline_s)):
             return await bound.run(arguments, ctx)
     except InteractdError as error:
-        return failure(name, error)
+        return failure(name, error, bound.example, arguments)
     except TimeoutError:
         return failure(
             name,

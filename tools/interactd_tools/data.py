@@ -35,9 +35,10 @@ class ExportData(Arguments):
     toolset=_SET,
 )
 async def export_data(args: ExportData, ctx: CallContext) -> ToolResult:
-    """Write sessions, or everything, into one zip: turns and steps, files that agents left, agents, environments. For a
-    backup, or to take them to another machine; import_data reads it. Secrets are not in it. Gives its path, sha256 and
-    a link. A large one goes on in the background: the same call again waits for it."""
+    """Write sessions, or everything, into one zip: turns and steps, files that agents left, agents, environments, what
+    it cost, and with everything the triggers. For a backup, or to take it to another machine; import_data reads it.
+    Secrets and webhooks are not in it. Gives its path, sha256 and a link. A large one goes on in the background: the
+    same call again waits for it."""
     done = await ctx.engine.export_data(
         args.session_ids,
         with_environments=args.with_environments,
@@ -85,8 +86,8 @@ class ImportData(Arguments):
 )
 async def import_data(args: ImportData, ctx: CallContext) -> ToolResult:
     """Bring in a zip that export_data wrote, whole or not at all; everything in it is checked first. Ids stay the same;
-    what is here already and equal is skipped, what differs is refused by name. Import only what the user trusts: agents
-    come along."""
+    what is here already and equal is skipped, what differs is refused by name; triggers come in paused. Import only
+    what the user trusts: agents come along."""
     done = await ctx.engine.import_data(
         args.path,
         dry_run=args.dry_run,
@@ -103,7 +104,7 @@ async def import_data(args: ImportData, ctx: CallContext) -> ToolResult:
 def _imported(done: Imported, args: ImportData) -> ToolResult:
     verb = "would come in" if done.dry_run else "imported"
     following: Json = {"tool": "list_sessions", "arguments": {}}
-    if done.dry_run and done.counts.get("sessions"):
+    if done.dry_run and any(done.counts.get(kind) for kind in ("sessions", "triggers")):
         again = args.model_dump(exclude_defaults=True, exclude={"dry_run"})
         following = {"tool": "import_data", "arguments": again}
     lines = [f"{plural(done.skipped, 'session')} here already, and equal: skipped." if done.skipped else ""]
@@ -137,8 +138,11 @@ def _goes_on(name: str, arguments: Json, what: str) -> ToolResult:
     )
 
 
+_NAMED = {"requests": "network logs", "ledger": "lines of the ledger"}
+
+
 def _counts(counts: dict[str, int]) -> str:
-    named = {name: count for name, count in counts.items() if count}
+    named = {_NAMED.get(name, name): count for name, count in counts.items() if count and name != "spent"}
     return ", ".join(f"{count:,} {name.removesuffix('s') if count == 1 else name}" for name, count in named.items())
 
 

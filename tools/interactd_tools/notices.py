@@ -19,13 +19,3 @@ async def notice(ctx: CallContext) -> str:
             return line(await ctx.engine.inbox(limit=3, caller=ctx.caller))
     except (TimeoutError, InteractdError):
         return ""
-
-
-async def oldest(ctx: CallContext, session_id: str | None) -> tuple[str | None, str]:
-    """Return the oldest unread result, and how many more there are. Does not read it."""
-    found = await ctx.engine.inbox(session_id=session_id, limit=1, caller=ctx.caller)
-    if not found.unread:
-        return None, ""
-    more = found.unread_total - 1
-    where = " of this session" if session_id else ""
-    return found.unread[0].id, f"The oldest unread result{where}; {more} more after it." if more else ""

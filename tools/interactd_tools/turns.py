@@ -12,7 +12,7 @@ from interactd.engine.port import Result
 from interactd.errors import InteractdError, InvalidArgument
 from interactd.nouns import Json
 from interactd.sandbox.environments_port import Artifact
-from interactd_tools.answers.inbox import nothing_unread
+from interactd_tools.answers.inbox import nothing_unread, picked
 from interactd_tools.answers.interaction import View, read_already, show
 from interactd_tools.answers.progress import is_agents
 from interactd_tools.answers.text import call
@@ -39,9 +39,9 @@ from interactd_tools.arguments.fields import (
 from interactd_tools.arguments.places import AgentName, Approvals, Place
 from interactd_tools.context import Annotations, CallContext, ToolResult
 from interactd_tools.keys import key_for
-from interactd_tools.notices import notice, oldest
+from interactd_tools.notices import notice
 from interactd_tools.registry import tool
-from interactd_tools.waiting import wait
+from interactd_tools.waiting import wait, wait_for_any
 
 DEFAULT_WAIT_S = 30
 REPEATED = "This key was used before: here is that work, nothing new was started."
@@ -155,7 +155,7 @@ async def left(ctx: CallContext, result: Result) -> list[Artifact]:
 
 
 class GetInteraction(Arguments):
-    interaction_id: Annotated[InteractionId, Field(description="Without it: the oldest unread result.")] | None = None
+    interaction_id: Annotated[InteractionId, Field(description="Without it: the next unread result.")] | None = None
     session_id: SessionId | None = None
     unread: bool = False
     wait_s: WaitS = DEFAULT_WAIT_S
@@ -178,17 +178,21 @@ async def get_interaction(args: GetInteraction, ctx: CallContext) -> ToolResult:
     begun = time.monotonic()
     view = View(args.max_tokens, offset=args.offset, detailed=args.response_format == "detailed")
     interaction_id = args.interaction_id
+    wait_s = args.wait_s
     if interaction_id is None:
-        interaction_id, view.note = await oldest(ctx, args.session_id)
-        if interaction_id is None:
-            return nothing_unread(await ctx.engine.inbox(session_id=args.session_id, limit=5, caller=ctx.caller))
+        found, asks = await wait_for_any(ctx, args.session_id, wait_s, begun=begun)
+        if not (found.unread or found.running or asks):
+            return nothing_unread(found, args.session_id)
+        interaction_id, view.note = picked(found, args.session_id, asks=asks)
+        # The patience of this call was spent on all of them.
+        wait_s = 0
     elif args.session_id is not None or args.unread:
         raise InvalidArgument(
             "session_id, unread: say which result is wanted where interaction_id does not",
             repair=f"Next: {call('get_interaction', {'interaction_id': interaction_id})}",
             field="session_id" if args.session_id is not None else "unread",
         )
-    result = await wait(ctx, interaction_id, args.wait_s, begun=begun)
+    result = await wait(ctx, interaction_id, wait_s, begun=begun)
     view.artifacts = await left(ctx, result)
     if view.detailed and is_agents(result.interaction):
         view.requests = await ctx.engine.requests(result.interaction.id, caller=ctx.caller)

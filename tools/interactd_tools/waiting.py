@@ -8,13 +8,14 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from interactd.engine.port import Event, Result
+from interactd.engine.port import Event, Inbox, Result
 from interactd.errors import InteractdError
 from interactd.nouns import Json, Step
+from interactd_tools.answers.inbox import at_work
 from interactd_tools.answers.printed import last_line
 from interactd_tools.answers.progress import progress
 from interactd_tools.arguments.fields import MAX_WAIT_S
-from interactd_tools.context import CallContext, Place, Progress
+from interactd_tools.context import CallContext, Place, Progress, ProgressKind
 from interactd_tools.deadlines import longest_wait
 
 TEXT_EVERY_S = 0.25
@@ -22,6 +23,7 @@ STATUS_AFTER_S = 5.0
 OUTPUT_EVERY_S = 1.0
 _KEPT = 2_000
 _LAST_WORDS_S = 0.5
+_LOOKED_AT = 20
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +37,7 @@ async def wait(ctx: CallContext, interaction_id: str, wait_s: float, *, begun: f
         wait_s: what the caller asked for; cut to what its client allows.
         begun: `time.monotonic()` when the call came in: what was used since then is taken off.
     """
-    allowed = longest_wait(ctx.client_name, ctx.deadline_s) - (time.monotonic() - begun)
-    timeout_s = max(0.0, min(wait_s, MAX_WAIT_S, allowed))
+    timeout_s = _allowed(ctx, wait_s, begun)
     if ctx.progress is None or timeout_s == 0:
         return await ctx.engine.wait(interaction_id, timeout_s, caller=ctx.caller)
     async with _progress(ctx, ctx.progress, interaction_id) as telling:
@@ -45,6 +46,45 @@ async def wait(ctx: CallContext, interaction_id: str, wait_s: float, *, begun: f
             # The stream has ended too: let its last words out before the answer.
             await asyncio.wait({telling}, timeout=_LAST_WORDS_S)
     return result
+
+
+async def wait_for_any(ctx: CallContext, session_id: str | None, wait_s: float, *, begun: float) -> tuple[Inbox, bool]:
+    """Wait until there is an unread background result; arguments as of `wait`. Reads nothing.
+
+    Returns:
+        What there is now, and whether one that ran when the call came in asks something now: that is then the first
+        of `waiting`.
+    """
+    found = await ctx.engine.inbox(session_id=session_id, limit=_LOOKED_AT, caller=ctx.caller)
+    timeout_s = _allowed(ctx, wait_s, begun)
+    if found.unread or not found.running or timeout_s == 0:
+        return found, False
+    ran = {one.id for one in found.running}
+    looking = ctx.engine.inbox(session_id=session_id, limit=_LOOKED_AT, wait_s=timeout_s, caller=ctx.caller)
+    if ctx.progress is None:
+        found = await looking
+    else:
+        first = at_work(found)
+        send = ctx.progress if len(ran) == 1 else _one_of(ctx.progress, first, found.running_total)
+        async with _progress(ctx, send, first):
+            found = await looking
+    found.waiting.sort(key=lambda one: one.interaction.id not in ran)
+    asks = bool(found.waiting) and found.waiting[0].interaction.id in ran and not found.unread
+    return found, asks
+
+
+def _one_of(send: Progress, interaction_id: str, total: int) -> Progress:
+    async def tell(message: str, kind: ProgressKind) -> None:
+        # Another one may end first: the text of this one would be taken for that one's answer.
+        if kind == "status":
+            await send(f"{interaction_id}, one of {total}: {message}", kind)
+
+    return tell
+
+
+def _allowed(ctx: CallContext, wait_s: float, begun: float) -> float:
+    allowed = longest_wait(ctx.client_name, ctx.deadline_s) - (time.monotonic() - begun)
+    return max(0.0, min(wait_s, MAX_WAIT_S, allowed))
 
 
 @asynccontextmanager

@@ -142,8 +142,12 @@ def _followed(client: ControlClient, method: str, **params: Any) -> dict[str, An
     return result
 
 
+_NAMED = {"requests": "network logs", "ledger": "lines of the ledger"}
+
+
 def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+    named = {_NAMED.get(name, name): count for name, count in counts.items() if count and name != "spent"}
+    return ", ".join(f"{count:,} {name}" for name, count in named.items())
 
 
 def _notes(done: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from interactd.errors import InvalidArgument
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
-def parse_ttl(text: str, field: str = "ttl") -> float:
+def parse_ttl(text: str, field: str = "--ttl") -> float:
     """Read `90m`, `24h`, `7d`, `2w`, `3600` (seconds) or `forever`; returns seconds, 0 for ever.
 
     Raises:

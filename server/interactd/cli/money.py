@@ -18,7 +18,7 @@ from interactd.errors import InvalidArgument
 
 def usage(args: argparse.Namespace) -> int:
     """Print what was spent, a line for each day, model, agent or session."""
-    since = None if args.since is None else parse_ttl(args.since) or None
+    since = None if args.since is None else parse_ttl(args.since, "--since") or None
     with connected(paths.find()) as client:
         found = client.call("usage", by=args.by, since_s=since, limit=args.limit)
     if args.json:

@@ -20,7 +20,7 @@ _UPDATE = {"apt-get": ["apt-get", "update", "-q"]}
 
 
 def capabilities() -> list[Capability]:
-    """Return what each launcher can do on this machine, from a run of its real recipe."""
+    """Return what each launcher of this operating system can do here, from a run of its real recipe."""
 
     async def probe() -> list[Capability]:
         where = paths.find().make()
@@ -28,7 +28,8 @@ def capabilities() -> list[Capability]:
         try:
             quota = await asyncio.to_thread(cannot, where.data / "sandbox") is None
             found = await launchers.capabilities()
-            return [replace(each, isolation=each.isolation_with(quota=quota)) for each in found]
+            own = [each for each in found if not each.elsewhere]
+            return [replace(each, isolation=each.isolation_with(quota=quota)) for each in own]
         finally:
             await launchers.aclose()
 

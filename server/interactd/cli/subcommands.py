@@ -111,7 +111,7 @@ def data(add: Add) -> None:
     """Declare `export`, `import`, `keep`, `data` and `vacuum` with the command line's own `add`."""
     export = add("export", "write sessions with all that belongs to them into one zip", _export)
     export.add_argument("ids", nargs="*", metavar="SESSION", help="a unique prefix of its id is enough")
-    export.add_argument("--all", action="store_true", help="everything: all sessions and environments")
+    export.add_argument("--all", action="store_true", help="everything: all sessions, environments and triggers")
     export.add_argument("-o", "--output", metavar="FILE", help="the file, or a folder for it (default: this folder)")
     export.add_argument("--with-environments", action="store_true", help="the files of agents' workspaces too")
     export.add_argument("--force", action="store_true", help="write over a file that is there")

@@ -50,7 +50,8 @@ class Application(Protocol):
 
     @property
     def busy(self) -> int:
-        """How much there is that the daemon must not leave alone: runs, queued turns, HTTP faces that listen."""
+        """How much there is that the daemon must not leave alone: runs, queued turns, HTTP faces that listen, and what
+        has a time at which it must be there."""
         ...
 
     def attach(self, hooks: Hooks) -> None:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal, cast
 
-from interactd.errors import InvalidArgument
-from interactd.ids import PREFIXES, ULID_LENGTH, parse_prefix
+from interactd.errors import InvalidArgument, NotFound
+from interactd.ids import PREFIXES, ULID_LENGTH, as_given, parse_prefix
 from interactd.nouns import Json
 from interactd.store.schedules_port import ScheduleStore
 
@@ -37,7 +37,11 @@ async def id_of(
             error.repair = f"list_{kind.replace('delivery', 'deliverie')}s shows the ids there are."
         raise
     assert len(prefix) <= len(PREFIXES[kind]) + ULID_LENGTH
-    return await store.find(kind, prefix, owner)
+    try:
+        return await store.find(kind, prefix, owner)
+    except NotFound as error:
+        as_given(error, prefix, text)
+        raise
 
 
 def check_choice(field: str, value: Any, choices: Sequence[str]) -> str:
@@ -52,7 +56,7 @@ def check_number(field: str, value: Any, low: float, high: float, *, whole: bool
     right = isinstance(value, int) or (isinstance(value, float) and not whole and math.isfinite(value))
     if isinstance(value, bool) or not right or not low <= value <= high:
         kind = "a whole number" if whole else "a number"
-        raise InvalidArgument(f"{field}: expected {kind} from {low:,g} to {high:,g}, got {value!r:.40}", field=field)
+        raise InvalidArgument(f"{field}: expected {kind} from {low:,} to {high:,}, got {value!r:.40}", field=field)
     return value
 
 

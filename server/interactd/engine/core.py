@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from interactd.agents.port import Agents
 from interactd.builtins.port import BuiltinTool
@@ -21,7 +21,7 @@ from interactd.engine.retention.clock import ClockWatch
 from interactd.engine.run.history import History
 from interactd.engine.settings import EngineSettings
 from interactd.errors import Deleted, Expired, InteractdError, InvalidArgument, NotFound, Overloaded
-from interactd.ids import PREFIXES, ULID_LENGTH, parse_prefix
+from interactd.ids import PREFIXES, ULID_LENGTH, as_given, parse_prefix
 from interactd.models.port import Catalog
 from interactd.nouns import Caller, Interaction, Session
 from interactd.sandbox.environments_port import Environments
@@ -74,6 +74,8 @@ class Core:
         """Interactions in progress whose outcome the disk refuses, and why."""
         self.asked = asyncio.Event()
         """Set when a run begins to wait for answers that have a deadline."""
+        self.deadlines = 0
+        """How many runs wait for answers that have one: nobody but a daemon gives the default when it passes."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
 
@@ -144,7 +146,7 @@ class Core:
         prefix = parse_prefix("session", text)
         if len(prefix) == len(PREFIXES["session"]) + ULID_LENGTH:
             return prefix
-        return await self.store.find("session", prefix)
+        return await self._find("session", prefix, text)
 
     async def interaction_id(self, text: str, field: str = "interaction_id") -> str:
         """The whole id for an id or a unique part of one."""
@@ -153,7 +155,14 @@ class Core:
         prefix = parse_prefix("interaction", text)
         if len(prefix) == len(PREFIXES["interaction"]) + ULID_LENGTH:
             return prefix
-        return await self.store.find("interaction", prefix)
+        return await self._find("interaction", prefix, text)
+
+    async def _find(self, kind: Literal["session", "interaction"], prefix: str, text: str) -> str:
+        try:
+            return await self.store.find(kind, prefix)
+        except NotFound as error:
+            as_given(error, prefix, text)
+            raise
 
     async def session(self, text: str, caller: Caller) -> Session:
         """Return a session that can be used.

@@ -20,6 +20,7 @@ from interactd.engine.checks.arguments import check_limit
 from interactd.engine.checks.text import check_text
 from interactd.engine.core import Core
 from interactd.engine.dispatch.cancel import cancel
+from interactd.engine.dispatch.drain import LAST_WRITES_S, drain
 from interactd.engine.dispatch.queue import Queue
 from interactd.engine.dispatch.recovery import adopt
 from interactd.engine.dispatch.runners.keeper import Keeper
@@ -38,8 +39,6 @@ from interactd.models.port import Catalog, ModelInfo
 from interactd.nouns import LOCAL, Caller, GenerationConfig, Json, Session
 from interactd.sandbox.environments_port import Artifact, Environments
 from interactd.store.port import Page, Receipt, Store, Turn
-
-_LAST_WRITES_S = 5.0
 
 
 class LocalEngine:
@@ -119,34 +118,7 @@ class LocalEngine:
             await self._schedules.start()
 
     async def drain(self, timeout_s: float) -> bool:
-        """Take no more work; let running model calls finish for `timeout_s`, then stop those that are left.
-
-        What is stopped stays in progress in the store, and the next daemon makes its model call again. Turns that
-        wait stay queued there.
-        """
-        self._core.handing_over = True
-        self._queue.dispatcher.pause()
-        if self._schedules is not None:
-            await self._schedules.drain()
-        loop = asyncio.get_running_loop()
-        end = loop.time() + max(0.0, timeout_s)
-        for run in self._queue.runs:
-            if not run.at_work:
-                run.stop("hand_over")
-        while self._queue.running and (left := end - loop.time()) > 0:
-            pending = [asyncio.create_task(run.done.wait()) for run in self._queue.runs]
-            await asyncio.wait(pending, timeout=left)
-            for task in pending:
-                task.cancel()
-            await asyncio.gather(*pending, return_exceptions=True)
-            await asyncio.sleep(0)
-        for run in self._queue.runs:
-            run.stop("hand_over")
-        done = await self._queue.settled(_LAST_WRITES_S)
-        self._core.handed_over = True
-        # Who still follows a turn gets a handle now; the turn goes on in the next daemon.
-        self._core.hub.close_all()
-        return done
+        return await drain(self._core, self._queue, self._schedules, timeout_s)
 
     async def aclose(self) -> None:
         """Stop everything, as `drain(0)` does, and close the catalog and the store. Idempotent."""
@@ -157,7 +129,7 @@ class LocalEngine:
         self._watches = []
         await self._archive.aclose()
         await self._keeper.aclose()
-        await self._core.finished(_LAST_WRITES_S)
+        await self._core.finished(LAST_WRITES_S)
         if self._schedules is not None:
             await self._schedules.aclose()
         if self._core.environments is not None:
@@ -170,6 +142,10 @@ class LocalEngine:
     @property
     def busy(self) -> int:
         return self._queue.running + self._queue.queued + self._archive.busy
+
+    @property
+    def holding(self) -> int:
+        return self._core.deadlines + (0 if self._schedules is None else self._schedules.holding)
 
     # -- sessions --------------------------------------------------------------------------------------------
     async def create_session(
@@ -340,8 +316,10 @@ class LocalEngine:
     async def cancel_all(self, *, session_id: str | None = None, caller: Caller = LOCAL) -> list[str]:
         return await inbox.cancel_all(self._core, self._queue, session_id, caller)
 
-    async def inbox(self, *, session_id: str | None = None, limit: int = 50, caller: Caller = LOCAL) -> Inbox:
-        return await inbox.look(self._core, self._queue, session_id, limit, caller)
+    async def inbox(
+        self, *, session_id: str | None = None, limit: int = 50, wait_s: float = 0, caller: Caller = LOCAL
+    ) -> Inbox:
+        return await inbox.wait(self._core, self._queue, session_id, limit, wait_s, caller)
 
     async def get_interaction(self, interaction_id: str, *, caller: Caller = LOCAL) -> Result:
         interaction, session = await self._core.interaction(interaction_id, caller)

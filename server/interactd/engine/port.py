@@ -69,13 +69,16 @@ class Result:
 class Inbox:
     """What waits for the caller, oldest first, and how much of it there is in all.
 
-    `unread` are turns that ended in the background and nobody read; `waiting` those that want an answer.
+    `unread` are turns that ended in the background and nobody read; `waiting` those that want an answer; `running`
+    those that are queued or in progress in the background, and will be unread when they end.
     """
 
     unread: list[Interaction]
     waiting: list[Result]
     unread_total: int = 0
     waiting_total: int = 0
+    running: list[Interaction] = field(default_factory=list[Interaction])
+    running_total: int = 0
 
 
 @dataclass(slots=True)
@@ -117,6 +120,12 @@ class Engine(Protocol):
     @property
     def busy(self) -> int:
         """How many interactions run or are queued now."""
+        ...
+
+    @property
+    def holding(self) -> int:
+        """How many things have a time at which this daemon must be there although nothing runs: active triggers,
+        deliveries, questions with a deadline."""
         ...
 
     async def create_session(
@@ -209,8 +218,13 @@ class Engine(Protocol):
         """Cancel everything of the caller's that is queued, runs or waits; returns the ids."""
         ...
 
-    async def inbox(self, *, session_id: str | None = None, limit: int = 50, caller: Caller = LOCAL) -> Inbox:
-        """What waits for the caller. Looking at it reads nothing: use `wait` or `get_interaction` for that."""
+    async def inbox(
+        self, *, session_id: str | None = None, limit: int = 50, wait_s: float = 0, caller: Caller = LOCAL
+    ) -> Inbox:
+        """What waits for the caller. Looking at it reads nothing: use `wait` or `get_interaction` for that.
+
+        Where nothing is unread but something runs in the background, it is looked again for `wait_s` seconds until one
+        of those has ended or asks something."""
         ...
 
     async def get_interaction(self, interaction_id: str, *, caller: Caller = LOCAL) -> Result: ...

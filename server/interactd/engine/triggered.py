@@ -87,7 +87,8 @@ class TriggeredTurns:
         return kept
 
     def _check_terms(self, work: Json, kept: Json) -> None:
-        on_terms = terms(work.get("budget"), work.get("approvals"), work.get("dispatch"))
+        known = self._core.tool_names
+        on_terms = terms(work.get("budget"), work.get("approvals"), work.get("dispatch"), known=known)
         kept.update(on_terms.arguments())
 
     async def _check_taker(self, work: Json, kept: Json, own: Any, caller: Caller) -> None:

@@ -124,6 +124,8 @@ def inbox(value: Inbox) -> Json:
         "unread_total": value.unread_total,
         "waiting": [{name: item for name, item in result(one).items() if name != "steps"} for one in value.waiting],
         "waiting_total": value.waiting_total,
+        "running": [interaction(one) for one in value.running],
+        "running_total": value.running_total,
     }
 
 

@@ -203,6 +203,8 @@ class Capability:
     why: str
     fix: str | None = None
     """The one command that makes it usable or stronger."""
+    elsewhere: bool = False
+    """It belongs to another operating system: here there is nothing to say of it, unless somebody names it."""
 
     def isolation_with(self, *, quota: bool) -> Isolation | None:
         """Return its isolation where workspaces have file systems of their own, or as it was found."""

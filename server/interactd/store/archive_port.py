@@ -14,8 +14,19 @@ from typing import Any, Final, Literal, Protocol
 
 from interactd.nouns import Json
 
-RecordKind = Literal["sessions", "interactions", "steps", "artifacts", "captures", "environments"]
-KINDS: Final[tuple[RecordKind, ...]] = (
+RecordKind = Literal[
+    "sessions",
+    "interactions",
+    "steps",
+    "artifacts",
+    "captures",
+    "environments",
+    "requests",
+    "ledger",
+    "spent",
+    "triggers",
+]
+FIRST_KINDS: Final[tuple[RecordKind, ...]] = (
     "sessions",
     "interactions",
     "steps",
@@ -23,7 +34,11 @@ KINDS: Final[tuple[RecordKind, ...]] = (
     "captures",
     "environments",
 )
+"""All that archives of version 1 have."""
+KINDS: Final[tuple[RecordKind, ...]] = (*FIRST_KINDS, "requests", "ledger", "spent", "triggers")
 """In the order in which an archive has them: what a record refers to comes before it, but for environments."""
+PutKind = Literal["interactions", "steps", "artifacts", "captures", "requests", "ledger", "spent"]
+"""What an import puts in before its end."""
 
 
 class BadRecord(ValueError):
@@ -44,6 +59,11 @@ class Snapshot(Protocol):
         """The hashes of all agents that the chosen sessions pin or that took turns in them."""
         ...
 
+    def left_out(self) -> dict[str, list[Json]]:
+        """What no archive holds although it was asked for everything, by kind, as far as it may be told: webhooks,
+        whose secrets and URLs stay where they are."""
+        ...
+
     def contents(self) -> Iterator[tuple[str, int]]:
         """The sha256 and size of every content that artifacts refer to, in order, each once."""
         ...
@@ -60,6 +80,9 @@ class Found:
     """Interactions that are the same, but belong to another session here: id -> that session."""
     gone: dict[str, str] = field(default_factory=dict[str, str])
     """Ids that were deleted or expired here -> which of the two."""
+
+
+CompareKind = Literal["sessions", "interactions", "environments", "triggers"]
 
 
 @dataclass(slots=True)
@@ -81,7 +104,8 @@ class Last:
     moved: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     """Interactions that are here already and go to a session of the archive: (interaction, session)."""
     restored: list[str] = field(default_factory=list[str])
-    """Sessions whose tombstones go, with those of their turns."""
+    """Sessions whose tombstones go, with those of their turns; what they cost is in their lines of the ledger again."""
+    triggers: list[Json] = field(default_factory=list[Json])
 
 
 class Archive(Protocol):
@@ -111,10 +135,9 @@ class Archive(Protocol):
         """
         ...
 
-    async def compare(
-        self, kind: Literal["sessions", "interactions", "environments"], records: Sequence[tuple[Json, bytes | None]]
-    ) -> Found:
-        """Look for records' ids here. With an interaction comes the digest of its steps (`digest_of_steps`)."""
+    async def compare(self, kind: CompareKind, records: Sequence[tuple[Json, bytes | None]]) -> Found:
+        """Look for records' ids here. With an interaction comes the digest of its steps (`digest_of_steps`). A trigger
+        that is here is the same, whatever became of it since."""
         ...
 
     # -- writing an import -----------------------------------------------------------------------------------
@@ -126,10 +149,9 @@ class Archive(Protocol):
         """
         ...
 
-    async def put(
-        self, journal: Journal, kind: Literal["interactions", "steps", "artifacts", "captures"], records: Sequence[Json]
-    ) -> None:
-        """Insert some rows. Interactions come after the ones they go on from.
+    async def put(self, journal: Journal, kind: PutKind, records: Sequence[Json]) -> None:
+        """Insert some rows. Interactions come after the ones they go on from; lines of the ledger count for nobody
+        until the end.
 
         Raises:
             Conflict: the import was undone by another daemon.

@@ -322,7 +322,7 @@ class Store(Protocol):
 
     async def list_interactions(
         self,
-        which: Literal["unread", "waiting", "open"],
+        which: Literal["unread", "waiting", "running", "open"],
         *,
         owner: str = "local",
         session_id: str | None = None,
@@ -330,7 +330,8 @@ class Store(Protocol):
         after: str | None = None,
     ) -> tuple[list[Interaction], int]:
         """Interactions, oldest first, and how many there are in all: `unread` are finished in the background and read
-        by nobody, `waiting` wait for somebody's answer, `open` are queued, in progress or waiting."""
+        by nobody, `waiting` wait for somebody's answer, `running` are queued or in progress in the background, `open`
+        are queued, in progress or waiting, whoever waits for them."""
         ...
 
     async def due(self) -> list[tuple[str, float | None]]:

@@ -243,7 +243,8 @@ class ScheduleStore(Protocol):
         ...
 
     async def delete_trigger(self, trigger_id: str, now: float) -> dict[str, int]:
-        """Remove it; its executions stay. Returns `{"executions_kept", "still_running"}`. Raises: NotFound."""
+        """Remove it and every byte of it; its executions stay. Returns `{"executions_kept", "still_running"}`. Raises:
+        NotFound."""
         ...
 
     async def due_triggers(self, now: float) -> list[Trigger]:
@@ -326,7 +327,8 @@ class ScheduleStore(Protocol):
         ...
 
     async def delete_webhook(self, webhook_id: str) -> dict[str, int]:
-        """Remove it with its deliveries. Returns `{"deliveries", "pending"}`. Raises: NotFound."""
+        """Remove it with its deliveries, and every byte of them. Returns `{"deliveries", "pending"}`. Raises:
+        NotFound."""
         ...
 
     async def secret_refs(self) -> set[str]:

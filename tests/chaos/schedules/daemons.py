@@ -8,28 +8,24 @@ Each answers newline-delimited `{"call", ...arguments}` (methods of `Engine.sche
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from interactd.config import load
 from interactd.durable.local import LocalSchedules
 from interactd.durable.settings import DurableSettings
 from interactd.engine import EngineSettings, LocalEngine
-from interactd.errors import InteractdError
 from interactd.models.catalog import ModelCatalog
 from interactd.models.keys import KeyRing
 from interactd.paths import find
 from interactd.sandbox.credentials.store import Credentials
 from interactd.store.port import Page
 from interactd.store.sqlite import SqliteStore
+from support.forked import fork_each, serve
 
 SPEED = 60.0
 
@@ -59,47 +55,10 @@ async def daemon(path: str, begin: float) -> None:
     engine = LocalEngine(store, catalog, EngineSettings(), clock=clock, schedules=schedules)
     await engine.start()
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while line := await reader.readline():
-            asked = json.loads(line)
-            try:
-                reply = {"result": shown(await getattr(schedules, asked.pop("call"))(**asked))}
-            except InteractdError as error:
-                reply = {"error": error.as_dict()}
-            writer.write(json.dumps(reply).encode() + b"\n")
-            await writer.drain()
-        writer.close()
-
-    parent = os.getppid()
-
-    def leave_with_parent() -> None:
-        if os.getppid() != parent:
-            os._exit(1)
-        asyncio.get_running_loop().call_later(0.5, leave_with_parent)
-
-    leave_with_parent()
-    server = await asyncio.start_unix_server(answer, path + ".new", limit=1 << 24)
-    # Appears only when it answers.
-    Path(path + ".new").rename(path)
-    await server.serve_forever()
-
-
-def main() -> None:
-    alive: set[int] = set()
-    for line in sys.stdin:
-        born = os.fork()
-        if not born:
-            asyncio.run(daemon(line.strip(), float(sys.argv[2])))
-            os._exit(0)
-        alive.add(born)
-        print(born, flush=True)
-        alive -= {pid for pid in alive if os.waitpid(pid, os.WNOHANG)[0]}
-    for pid in alive:
-        # Whoever ran us has gone: so must the daemons. Not reaped yet, so the pid is still theirs.
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+    await serve(path, schedules, shown)
 
 
 if __name__ == "__main__":
     os.environ["INTERACTD_HOME"] = sys.argv[1]
-    main()
+    begin = float(sys.argv[2])
+    fork_each(lambda path: daemon(path, begin))

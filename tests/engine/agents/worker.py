@@ -8,7 +8,6 @@ Its agent has three tools that write a line into COUNT, outside of every sandbox
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
 from pathlib import Path
@@ -20,13 +19,13 @@ from interactd.builtins.port import Outcome, Replay, ToolContext
 from interactd.config import load
 from interactd.engine import EngineSettings, LocalEngine
 from interactd.engine.port import Result
-from interactd.errors import InteractdError
 from interactd.models.catalog import ModelCatalog
 from interactd.models.keys import KeyRing
 from interactd.paths import find
 from interactd.sandbox.environments.environments import LocalEnvironments
 from interactd.sandbox.launchers import all_launchers
 from interactd.store.sqlite import SqliteStore
+from support import forked
 
 
 class Bump:
@@ -82,28 +81,7 @@ async def serve(home: str, socket: str, count: Path, gate: Path) -> None:
     )
     await engine.start()
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while line := await reader.readline():
-            asked = json.loads(line)
-            try:
-                reply = {"result": shown(await getattr(engine, asked.pop("call"))(**asked))}
-            except InteractdError as error:
-                reply = {"error": error.as_dict()}
-            writer.write(json.dumps(reply).encode() + b"\n")
-            await writer.drain()
-        writer.close()
-
-    parent = os.getppid()
-
-    def leave_with_parent() -> None:
-        if os.getppid() != parent:
-            os._exit(1)
-        asyncio.get_running_loop().call_later(0.2, leave_with_parent)
-
-    leave_with_parent()
-    server = await asyncio.start_unix_server(answer, socket + ".new", limit=1 << 24)
-    Path(socket + ".new").rename(socket)
-    await server.serve_forever()
+    await forked.serve(socket, engine, shown)
 
 
 if __name__ == "__main__":

@@ -386,3 +386,18 @@ async def test_a_session_whose_time_is_over_is_kept_while_it_waits_and_can_be_an
 
 async def moved_on(it: Rig, asked: Result) -> bool:
     return (await it.store.get_interaction(asked.interaction.id)).status != "requires_action"
+
+
+async def test_a_deadline_is_something_to_stay_for_until_it_is_answered(it: Rig) -> None:
+    it.model.script(write("a"), "ok")
+    assert it.engine.holding == 0
+    asked = await it.turn(approvals={"policy": "always_ask", "deadline_s": 3600})
+
+    async def holds(number: int) -> bool:
+        return it.engine.holding == number
+
+    await until(lambda: holds(1))
+    assert it.engine.busy == 0, "nothing runs all the same"
+    await answer(it, asked, "allow")
+    it.engine._core.asked.set()  # pyright: ignore[reportPrivateUsage]
+    await until(lambda: holds(0))

@@ -181,7 +181,7 @@ def of_manifest(**fields: Any) -> Callable[[Members], None]:
     ("fields", "says"),
     [
         ({"format": "other"}, "format: expected"),
-        ({"version": 2}, "version: this interactd reads version 1, got 2"),
+        ({"version": 3}, "version: this interactd reads version 1 to 2, got 3"),
         ({"schema": 10_000}, "newer interactd"),
         ({"counts": {}}, "counts: expected"),
         ({"created_at": "yesterday"}, "created_at: expected a number"),

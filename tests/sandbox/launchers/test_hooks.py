@@ -273,6 +273,9 @@ async def test_a_weaker_launcher_is_refused_and_process_is_never_a_fallback(laun
             await launchers.choose(None, {"memory": "enforced"})
         assert "memory is best_effort" in str(caught.value)
         assert "process" not in str(caught.value.fields["refused"])
+        assert "seatbelt" not in str(caught.value), "nobody on Linux can do anything about that"
+        with pytest.raises(SandboxUnavailable, match="seatbelt exists on macOS only"):
+            await launchers.choose("seatbelt")
         assert (await launchers.choose("process")).name == "process"
         with pytest.raises(SandboxUnavailable):
             await launchers.choose("process", {"filesystem": "enforced"})

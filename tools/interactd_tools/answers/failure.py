@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, cast
 
-from interactd.errors import InteractdError
+from interactd.errors import InteractdError, InvalidArgument
+from interactd.ids import PREFIXES, as_given, parse_prefix
 from interactd_tools.answers.text import call, clean, one_line
 from interactd_tools.arguments.problems import did_you_mean, printable, shorten
 from interactd_tools.context import ToolResult
@@ -36,9 +38,17 @@ _MISSING = {
 _SMALL = ("field", "kind", "id", "interaction_id", "session_id", "status", "candidates", "suggestions", "retry_after_s")
 
 
-def failure(tool: str, error: InteractdError) -> ToolResult:
-    """Return the `is_error` result for an error."""
+def failure(tool: str, error: InteractdError, example: str = "", arguments: object = None) -> ToolResult:
+    """Return the `is_error` result for an error. `example` is a right call of the tool, `arguments` are the call's."""
+    if error.code == "not_found":
+        _name_as_given(error, arguments)
     repair = error.repair or _repair(tool, error)
+    if error.code == "not_found" and error.fields.get("kind") == "environment" and tool.endswith("_environment"):
+        # Where it stands for a new one anybody may leave it out; who asks for this one cannot.
+        repair = "Next: list_environments() shows those there are."
+    elif error.code == "invalid_argument" and example and "Next:" not in repair:
+        stop = "" if not repair or repair.endswith((".", "!", "?")) else "."
+        repair = f"{repair}{stop} Next: {example}".strip()
     message = error.message.strip()
     stop = "" if message.endswith((".", "!", "?")) else "."
     text = one_line(printable(f"{error.code}: {message}{stop} {repair}".strip()), _LONGEST)
@@ -58,6 +68,17 @@ def _repair(tool: str, error: InteractdError) -> str:
     if error.code == "not_found" and "kind" in error.fields:
         return _MISSING.get(str(error.fields["kind"]), "")
     return _FALLBACK.get(error.code, "")
+
+
+def _name_as_given(error: InteractdError, arguments: object) -> None:
+    kind, id = error.fields.get("kind"), error.fields.get("id")
+    if kind not in PREFIXES or not isinstance(id, str) or not isinstance(arguments, dict):
+        return
+    given = [one for one in cast("dict[str, Any]", arguments).values() if isinstance(one, str)]
+    for text in given:
+        with contextlib.suppress(InvalidArgument):
+            if parse_prefix(kind, text) == id:
+                as_given(error, id, text)
 
 
 def _cancel(interaction_id: str) -> str:

@@ -84,9 +84,13 @@ def expected(node: dict[str, Any]) -> str:
     if kind in ("integer", "number"):
         noun = "a whole number" if kind == "integer" else "a number"
         if low is not None and high is not None:
-            return f"{noun} from {low:g} to {high:g}"
+            return f"{noun} from {_figure(low)} to {_figure(high)}"
         return noun + (
-            f" of at least {low:g}" if low is not None else f" of at most {high:g}" if high is not None else ""
+            f" of at least {_figure(low)}"
+            if low is not None
+            else f" of at most {_figure(high)}"
+            if high is not None
+            else ""
         )
     if kind == "string":
         longest = node.get("maxLength")
@@ -95,6 +99,10 @@ def expected(node: dict[str, Any]) -> str:
         longest = node.get("maxItems")
         return f"a list of at most {longest}" if longest else "a list"
     return {"boolean": "true or false", "object": "an object"}.get(str(kind), "a value")
+
+
+def _figure(number: float) -> str:
+    return f"{number:,}" if isinstance(number, int) or not number.is_integer() else f"{int(number):,}"
 
 
 def at(schema: dict[str, Any], path: tuple[str | int, ...]) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from interactd.nouns import Json
 from interactd.store.port import Page
 from interactd_tools.answers import schedules as read
 from interactd_tools.answers.text import answer, call, plural
+from interactd_tools.arguments.amounts import Budget
 from interactd_tools.arguments.content import Input
 from interactd_tools.arguments.fields import Arguments, Cursor, Key, Labels, Line, Prose, Ttl, pack_cursor
-from interactd_tools.arguments.places import AgentName, Place
+from interactd_tools.arguments.places import AgentName, Approvals, Place
 from interactd_tools.arguments.schedules import Object, RunSession, Schedule, Seconds, TriggerId, Zone, choice
 from interactd_tools.context import Annotations, CallContext, ToolResult
 from interactd_tools.keys import key_for
@@ -40,8 +41,15 @@ class _What(Arguments):
         Annotated[int, Field(ge=0, le=1_000_000, description="So many stop it; default 5, 0 never.")] | None
     ) = None
     execution_timeout_seconds: Annotated[Seconds, Field(description="Of one run; default 600.")] | None = None
-    budget: Annotated[Object, Field(description="Of one run: {usd, tokens, steps, seconds}.")] | None = None
-    approvals: Annotated[Object, Field(description="What a run has to ask before doing.")] | None = None
+    budget: Annotated[Budget, Field(description='Of one run: "$2", or JSON {usd, tokens, steps, seconds}.')] | None = (
+        None
+    )
+    approvals: (
+        Annotated[
+            Approvals, Field(description="Ask the user before tools run: always_ask, or JSON {tools, rules, ...}.")
+        ]
+        | None
+    ) = None
     dispatch: (
         Annotated[Object, Field(description="{priority, delay_s, start_timeout_s, timeout_s, retries}.")] | None
     ) = None
@@ -143,7 +151,10 @@ async def list_triggers(args: ListTriggers, ctx: CallContext) -> ToolResult:
     page = await schedules.list_triggers(status=args.status, limit=args.limit, cursor=args.cursor, caller=ctx.caller)
     if not page.items:
         return ToolResult(
-            answer("No triggers" + (f" with status {args.status}." if args.status else "."), "Next: create_trigger()"),
+            answer(
+                "No triggers" + (f" with status {args.status}." if args.status else "."),
+                'Next: create_trigger(schedule="0 9 * * 1-5", input="...")',
+            ),
             {"triggers": [], "cursor": None},
         )
     more = more_of("list_triggers", args, page)

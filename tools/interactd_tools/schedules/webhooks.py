@@ -107,7 +107,10 @@ async def list_webhooks(args: ListWebhooks, ctx: CallContext) -> ToolResult:
     sent and answered."""
     page = await ctx.engine.schedules.list_webhooks(limit=args.limit, cursor=args.cursor, caller=ctx.caller)
     if not page.items:
-        return ToolResult(answer("No webhooks.", "Next: create_webhook()"), {"webhooks": [], "cursor": None})
+        return ToolResult(
+            answer("No webhooks.", 'Next: create_webhook(uri="https://example.org/hook")'),
+            {"webhooks": [], "cursor": None},
+        )
     then = call("list_deliveries", {"webhook_id": page.items[0].id})
     return ToolResult(
         answer(

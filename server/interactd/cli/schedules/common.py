@@ -114,6 +114,34 @@ def confirmed(args: argparse.Namespace, what: str) -> bool:
     return input(f"Delete {safe(what)} for good? [y/N] ").strip().lower() in {"y", "yes"}
 
 
+def edited(args: argparse.Namespace, kind: str, changes: dict[str, Any], say: Callable[[Any], str]) -> int:
+    """Change a trigger or a webhook, and say how it is now. Raises: InvalidArgument: nothing is to be changed."""
+    if not changes:
+        raise InvalidArgument(
+            "nothing to change was given", repair=f"`interactd {kind}s edit --help` shows what can be."
+        )
+    with connected(paths.find()) as client:
+        one = client.call(f"update_{kind}", changes=changes, **{f"{kind}_id": args.id})
+    if args.json:
+        print_json(one)
+    else:
+        print(say(one))
+    return 0
+
+
+def deleted(
+    client: ControlClient, args: argparse.Namespace, kind: str, id: str, name: Callable[[dict[str, Any]], str]
+) -> Any:
+    """Delete a trigger or a webhook, asked about by its name; `None` when it was left."""
+    if not args.yes:
+        one = client.call(f"get_{kind}", **{f"{kind}_id": id})
+        id = one["id"]
+        if not confirmed(args, f"{id} ({name(one)})"):
+            print(f"{id}: left as it is")
+            return None
+    return client.call(f"delete_{kind}", **{f"{kind}_id": id})
+
+
 def facts(rows: dict[str, Any]) -> None:
     """Print what is set, name and value."""
     for name, value in rows.items():

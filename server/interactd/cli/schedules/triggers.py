@@ -12,9 +12,8 @@ from interactd.agents.port import DEFAULT_AGENT
 from interactd.cli.client import connected
 from interactd.cli.durations import parse_ttl
 from interactd.cli.main import print_json
-from interactd.cli.schedules.common import confirmed, each, facts, listing, numbers, pairs, when
+from interactd.cli.schedules.common import deleted, each, edited, facts, listing, numbers, pairs, when
 from interactd.cli.words import safe
-from interactd.errors import InvalidArgument
 
 _ALIVE = (
     "It runs while the daemon does, which stays for as long as a trigger is active. After a restart of this machine\n"
@@ -41,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
                 lambda one: f"{one['id']}: {one['status']}{_next(one)}",
             )
         case "delete":
-            return each(args, lambda client, id: _delete(client, args, id), _deleted)
+            return each(args, lambda client, id: deleted(client, args, "trigger", id, _name), _deleted)
         case "executions":
             return _executions(args)
         case _:
@@ -63,7 +62,7 @@ def _row(one: dict[str, Any]) -> tuple[str, ...]:
         one["time_zone"],
         when(one.get("next_run_time")),
         when(one.get("last_run_time")),
-        one.get("display_name") or _task(one),
+        _name(one),
     )
 
 
@@ -130,17 +129,7 @@ def _edit(args: argparse.Namespace) -> int:
         changes["schedule"] = args.schedule
     if work := _work(args):
         changes["work"] = work
-    if not changes:
-        raise InvalidArgument(
-            "nothing to change was given", repair="`interactd triggers edit --help` shows what can be."
-        )
-    with connected(paths.find()) as client:
-        one = client.call("update_trigger", trigger_id=args.id, changes=changes)
-    if args.json:
-        print_json(one)
-    else:
-        print(f"{one['id']}: {one['status']}{_next(one)}")
-    return 0
+    return edited(args, "trigger", changes, lambda one: f"{one['id']}: {one['status']}{_next(one)}")
 
 
 def _policies(args: argparse.Namespace) -> dict[str, Any]:
@@ -150,7 +139,7 @@ def _policies(args: argparse.Namespace) -> dict[str, Any]:
         "missed": args.missed,
         "overlap": args.overlap,
         "max_consecutive_failures": args.failures,
-        "execution_timeout_seconds": None if args.timeout is None else parse_ttl(args.timeout),
+        "execution_timeout_seconds": None if args.timeout is None else parse_ttl(args.timeout, "--timeout"),
     }
     return {name: value for name, value in given.items() if value is not None}
 
@@ -190,14 +179,8 @@ def _run_now(args: argparse.Namespace) -> int:
     return 1 if one["status"] == "failed" and not one.get("interaction_id") else 0
 
 
-def _delete(client: Any, args: argparse.Namespace, id: str) -> Any:
-    if not args.yes:
-        one = client.call("get_trigger", trigger_id=id)
-        id = one["id"]
-        if not confirmed(args, f"{id} ({one.get('display_name') or _task(one)})"):
-            print(f"{id}: left as it is")
-            return None
-    return client.call("delete_trigger", trigger_id=id)
+def _name(one: dict[str, Any]) -> str:
+    return one.get("display_name") or _task(one)
 
 
 def _deleted(one: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from interactd import paths
 from interactd.cli.client import connected
 from interactd.cli.durations import parse_ttl
 from interactd.cli.main import print_json
-from interactd.cli.schedules.common import confirmed, each, facts, listing, when
+from interactd.cli.schedules.common import deleted, each, edited, facts, listing, when
 from interactd.cli.words import safe
 from interactd.errors import InvalidArgument
 
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         case "rotate":
             return _rotate(args)
         case "delete":
-            return each(args, lambda client, id: _delete(client, args, id), _deleted)
+            return each(args, lambda client, id: deleted(client, args, "webhook", id, _name), _deleted)
         case "deliveries":
             return _deliveries(args)
         case "redeliver":
@@ -119,18 +119,12 @@ def _create(args: argparse.Namespace) -> int:
 
 
 def _edit(args: argparse.Namespace) -> int:
-    changes = _given(args)
-    if not changes:
-        raise InvalidArgument(
-            "nothing to change was given", repair="`interactd webhooks edit --help` shows what can be."
-        )
-    with connected(paths.find()) as client:
-        one = client.call("update_webhook", webhook_id=args.id, changes=changes)
-    if args.json:
-        print_json(one)
-    else:
-        print(f"{one['id']}: {one['status']}, told of {', '.join(one['subscribed_events'])}")
-    return 0
+    return edited(
+        args,
+        "webhook",
+        _given(args),
+        lambda one: f"{one['id']}: {one['status']}, told of {', '.join(one['subscribed_events'])}",
+    )
 
 
 def _given(args: argparse.Namespace) -> dict[str, Any]:
@@ -151,7 +145,7 @@ def _given(args: argparse.Namespace) -> dict[str, Any]:
         "name": args.name,
         "background_only": args.background_only,
         "allow_local": args.allow_local,
-        "timeout_s": None if args.timeout is None else parse_ttl(args.timeout),
+        "timeout_s": None if args.timeout is None else parse_ttl(args.timeout, "--timeout"),
         "user_metadata": metadata,
     }
     return {name: value for name, value in given.items() if value is not None}
@@ -180,14 +174,8 @@ def _rotate(args: argparse.Namespace) -> int:
     return 0
 
 
-def _delete(client: Any, args: argparse.Namespace, id: str) -> Any:
-    if not args.yes:
-        one = client.call("get_webhook", webhook_id=id)
-        id = one["id"]
-        if not confirmed(args, f"{id} ({one.get('name') or _to(one)})"):
-            print(f"{id}: left as it is")
-            return None
-    return client.call("delete_webhook", webhook_id=id)
+def _name(one: dict[str, Any]) -> str:
+    return one.get("name") or _to(one)
 
 
 def _deleted(one: dict[str, Any]) -> str:

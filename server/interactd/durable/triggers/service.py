@@ -106,8 +106,8 @@ class Triggers:
             timeout=execution_timeout_seconds,
             paused=paused,
         )
-        trigger.work = await self._turns.check(check_object("work", work), caller)
         trigger.next_run_at = None if paused else self._next(times, now)
+        trigger.work = await self._turns.check(check_object("work", work), caller)
         started = await self._store.add_trigger(trigger, key, self._settings.max_triggers)
         self._changed(1 if started.created and not paused else 0)
         return trigger if started.created else await self._store.get_trigger(started.id)

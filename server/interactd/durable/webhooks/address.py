@@ -49,15 +49,26 @@ def place_of(uri: Any, *, allow_local: bool, allowed: Sequence[Network], field: 
         raise InvalidArgument(f"{field}: expected a URL", repair=_EXAMPLE, field=field)
     text = uri.strip()
     if len(text) > MAX_URI or any(c <= " " or c == "\x7f" for c in text):
-        raise InvalidArgument(f"{field}: longer than {MAX_URI} characters, or with blanks in it", field=field)
+        raise InvalidArgument(
+            f"{field}: expected a URL of at most {MAX_URI:,} characters without blanks, got"
+            f" {printable(text)!r:.60} ({len(text):,} characters)",
+            repair=_EXAMPLE,
+            field=field,
+        )
     try:
         parts = urlsplit(text)
         if parts.scheme not in ("http", "https"):
-            raise InvalidArgument(f"{field}: only https:// and http:// can be posted to", repair=_EXAMPLE, field=field)
+            raise InvalidArgument(
+                f"{field}: only https:// and http:// can be posted to, got {printable(text)!r:.60}",
+                repair=_EXAMPLE,
+                field=field,
+            )
         host, port = split_authority(parts.netloc)
     except (ValueError, BadHost) as error:
         why = str(error) if isinstance(error, BadHost) else "it is not a URL"
-        raise InvalidArgument(f"{field}: {why}: {printable(text)!r:.120}", repair=_EXAMPLE, field=field) from None
+        # What stands before an @ may be a password: it is not said again.
+        shown = "" if "@" in text else f": {printable(text)!r:.120}"
+        raise InvalidArgument(f"{field}: {why}{shown}", repair=_EXAMPLE, field=field) from None
     secure = parts.scheme == "https"
     path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
     query = quote(parts.query, safe="/?%:@!$&'()*+,;=~-._")

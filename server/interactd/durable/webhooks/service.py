@@ -93,7 +93,7 @@ class Webhooks:
         }
         kinds: list[SinkKind] = [one for one, given in asked.items() if given]
         if len(kinds) != 1:
-            given = " and ".join(kinds) or "none"
+            given = " and ".join("uri" if one == "http" else one for one in kinds) or "none"
             raise InvalidArgument(f"uri, command, desktop: expected exactly one of the three, got {given}", field="uri")
         kind = kinds[0]
         check_flag("allow_local", allow_local)
@@ -155,7 +155,11 @@ class Webhooks:
         by_hand: bool,
     ) -> Json:
         if kind != "command" and timeout_s is not None:
-            raise InvalidArgument("timeout_s: is for a command", field="timeout_s")
+            raise InvalidArgument(
+                "timeout_s: expected nothing where a uri or the desktop is told: only a command takes one",
+                repair="Leave it out.",
+                field="timeout_s",
+            )
         if kind == "http":
             place_of(uri, allow_local=allow_local, allowed=self._delivering.sender.allowed)
             return {"uri": uri.strip()}

@@ -29,6 +29,7 @@ async def keep_deadlines(core: Core, queue: Queue) -> None:
         try:
             await answer_due(core, queue)
             times = [due for _, due in await core.store.due() if due is not None]
+            core.deadlines = len(times)
             # The clock may be set, and a machine may sleep: no wait is longer than a sweep's.
             pause = max(0.05, min([pause, *(due - core.clock() for due in times)]))
         except InteractdError as error:

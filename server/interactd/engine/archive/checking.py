@@ -30,6 +30,11 @@ CREATE INDEX by_depth ON interactions (depth, id);
 CREATE TABLE artifacts (id TEXT PRIMARY KEY, line INTEGER, interaction_id TEXT, sha256 TEXT, record TEXT) WITHOUT ROWID;
 CREATE TABLE captures (interaction_id TEXT PRIMARY KEY, line INTEGER, record TEXT) WITHOUT ROWID;
 CREATE TABLE environments (id TEXT PRIMARY KEY, line INTEGER, record TEXT) WITHOUT ROWID;
+CREATE TABLE requests (line INTEGER PRIMARY KEY, interaction_id TEXT, record TEXT);
+CREATE TABLE ledger (
+    id TEXT PRIMARY KEY, line INTEGER, interaction_id TEXT, session_id TEXT, record TEXT) WITHOUT ROWID;
+CREATE TABLE spent (scope TEXT, key TEXT, line INTEGER, record TEXT, PRIMARY KEY (scope, key)) WITHOUT ROWID;
+CREATE TABLE triggers (id TEXT PRIMARY KEY, line INTEGER, record TEXT) WITHOUT ROWID;
 CREATE TABLE ids (old TEXT PRIMARY KEY, new TEXT NOT NULL) WITHOUT ROWID;
 """
 _WAITING: Final = "SELECT max(line), session_id FROM interactions WHERE status = 'requires_action'"
@@ -73,7 +78,7 @@ def check_all(archive: Opened, index: Index, check: Check, go: Go) -> None:
         _fill(archive, index, kind, check, go)
     _tree(index)
     _steps(archive, index, check, go)
-    for kind in ("artifacts", "captures", "environments"):
+    for kind in ("artifacts", "captures", "environments", "requests", "ledger", "spent", "triggers"):
         _fill(archive, index, kind, check, go)
     _belongings(archive, index)
     _rest(archive, go)
@@ -112,8 +117,12 @@ def _insert(index: Index, kind: RecordKind, number: int, record: Json) -> None:
             values["previous"] = record.get("previous_interaction_id")
         case "artifacts":
             values |= {name: record[name] for name in ("id", "interaction_id", "sha256")}
-        case "captures":
+        case "captures" | "requests":
             values["interaction_id"] = record["interaction_id"]
+        case "ledger":
+            values |= {name: record[name] for name in ("id", "interaction_id", "session_id")}
+        case "spent":
+            values |= {name: record[name] for name in ("scope", "key")}
         case _:
             values["id"] = record["id"]
     marks = ", ".join("?" * len(values))
@@ -232,13 +241,14 @@ class _LineUp:
 
 
 def _belongings(archive: Opened, index: Index) -> None:
-    for kind in ("artifacts", "captures"):
+    for kind in ("artifacts", "captures", "requests", "ledger"):
         row = index.db.execute(
             f"SELECT line, interaction_id FROM {kind} a WHERE NOT EXISTS"
             " (SELECT 1 FROM interactions i WHERE i.id = a.interaction_id) ORDER BY line LIMIT 1"
         ).fetchone()
         if row:
             raise bad(f"its turn {row[1]} is not in the archive", member=f"{kind}.jsonl", line=row[0])
+    _money(index)
     for at, sha256, text in index.db.execute("SELECT line, sha256, record FROM artifacts ORDER BY line"):
         member = archive.members.get(f"artifacts/{sha256}")
         if member is None:
@@ -256,6 +266,22 @@ def _belongings(archive: Opened, index: Index) -> None:
             continue
         if known is None:
             raise bad("belongs to no record", member=name)
+
+
+def _money(index: Index) -> None:
+    """What a turn cost counts in its own session, and totals are those of turns and sessions of the archive."""
+    row = index.db.execute(
+        "SELECT l.line, i.session_id FROM ledger l JOIN interactions i ON i.id = l.interaction_id"
+        " WHERE l.session_id <> i.session_id ORDER BY l.line LIMIT 1"
+    ).fetchone()
+    if row:
+        raise bad(f"session_id: its turn is one of session {row[1]}", member="ledger.jsonl", line=row[0])
+    row = index.db.execute(
+        "SELECT line, key FROM spent WHERE key NOT IN"
+        " (SELECT id FROM interactions UNION ALL SELECT id FROM sessions) ORDER BY line LIMIT 1"
+    ).fetchone()
+    if row:
+        raise bad(f"key: {row[1]} is not in the archive", member="spent.jsonl", line=row[0])
 
 
 def _rest(archive: Opened, go: Go) -> None:

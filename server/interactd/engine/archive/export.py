@@ -64,7 +64,7 @@ def export(
                 with new_file(wanted.target, replace=wanted.replace) as (out, digest):
                     work = _Work(out, snapshot, carrier, agents, report, wanted.with_files)
                     work.all()
-                    manifest = Manifest(now, version, schema, wanted.owner, work.counts)
+                    manifest = Manifest(now, version, schema, wanted.owner, work.counts, work.left_out)
                     out.end(manifest)
             size = wanted.target.stat().st_size
             return Exported(wanted.target, size, digest[0], now, work.counts, work.notes())
@@ -114,6 +114,7 @@ class _Work:
         self._carrier, self._agents = carrier, agents
         self._report, self._with_files = report, with_files
         self.counts: dict[str, int] = {}
+        self.left_out = snapshot.left_out()
         self._environments: dict[str, Json] = {}
         """Their limits, by id."""
         self._open = 0
@@ -147,6 +148,8 @@ class _Work:
             self._withheld |= _names(body)
         elif kind == "sessions" and isinstance(record.get("environment"), dict):
             self._withheld |= _names(record["environment"])
+        elif kind == "triggers" and isinstance(record["work"].get("environment"), dict):
+            self._withheld |= _names(record["work"]["environment"])
         elif kind == "interactions" and record["status"] in ("queued", "in_progress"):
             self._open += 1
 
@@ -219,6 +222,8 @@ class _Work:
             out.append(f"values of variables are not in it, and have to be given again: {shown}")
         if self._missing:
             out.append(f"not on this machine any more, so not in it: {', '.join(self._missing[:10])}")
+        if webhooks := len(self.left_out.get("webhooks", ())):
+            out.append(f"{webhooks} webhooks are not in it, since they have secrets: its manifest names them")
         if self._environments and not self._with_files:
             out.append(f"{len(self._environments)} environments are in it without their files")
         return out

@@ -106,10 +106,10 @@ class Import:
         renaming = Renaming(index)
         if self._wish.as_new:
             renaming.begin()
-        wanted = plan.make(index, renaming, archive.manifest, self._wish.owner, self._now)
-        self._await(plan.compare(wanted, self._store, as_new=self._wish.as_new, restore=self._wish.restore))
+        wanted = plan.make(index, renaming, archive.manifest, self._wish.owner, self._now, as_new=self._wish.as_new)
+        self._await(plan.compare(wanted, self._store, restore=self._wish.restore))
         done = self._answer(archive, wanted)
-        if self._wish.dry_run or not (done.counts["sessions"] or done.counts["environments"]):
+        if self._wish.dry_run or not any(done.counts[kind] for kind in ("sessions", "environments", "triggers")):
             return done
         self._write(archive, wanted)
         return done
@@ -141,12 +141,14 @@ class Import:
             self._rows("interactions", wanted.interactions())
             steps = (wanted.step(record) for _, record, _ in archive.records("steps"))
             self._rows("steps", (record for record in steps if record is not None))
-            for kind in ("artifacts", "captures"):
+            for kind in ("artifacts", "captures", "requests"):
                 self._rows(kind, wanted.belongings(kind))
+            self._rows("ledger", wanted.ledger())
+            self._rows("spent", wanted.spent())
             self._contents(archive, wanted)
             for id in self._made:
                 self._carrier_of().settle(id)
-            last = Last(list(wanted.sessions()), places, wanted.moved(), wanted.restored)
+            last = Last(list(wanted.sessions()), places, wanted.moved(), wanted.restored, list(wanted.triggers()))
             # From here on it is done as a whole or not at all, and nobody may stop it half-way.
             self._await(self._store.finish(self._journal, last, self._wish.owner))
             for id in self._made:

@@ -5,6 +5,9 @@
     interactions.jsonl       of each session in turn, by id
     steps.jsonl              of each interaction in turn, by seq
     artifacts.jsonl, captures.jsonl, environments.jsonl
+    requests.jsonl           what runs asked of the network
+    ledger.jsonl, spent.jsonl    what turns cost, and the totals of each turn and session
+    triggers.jsonl           all of them, where everything was asked for
     artifacts/<sha256>       the contents of artifacts
     agents/<hash>/definition.json, agents/<hash>/folder/...
     environments/<id>.tar    files of workspaces, where they were asked for
@@ -21,10 +24,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from interactd.nouns import Json
-from interactd.store.archive_port import KINDS, RecordKind
+from interactd.store.archive_port import FIRST_KINDS, KINDS, RecordKind
 
 FORMAT: Final = "interactd-export"
-VERSION: Final = 1
+VERSION: Final = 2
+"""Version 1 had no requests, ledger, spent and triggers."""
 MANIFEST: Final = "manifest.json"
 MEMBER_TIME: Final = (1980, 1, 1, 0, 0, 0)
 
@@ -39,7 +43,7 @@ DEPTH_MAX: Final = 200
 
 _ULID: Final = "[0-9a-hjkmnp-tv-z]{26}"
 _ALLOWED: Final = re.compile(
-    r"(?:sessions|interactions|steps|artifacts|captures|environments)\.jsonl"
+    rf"(?:{'|'.join(KINDS)})\.jsonl"
     r"|artifacts/[0-9a-f]{64}"
     r"|agents/[0-9a-f]{64}/(?:definition\.json|folder/[^\0\\]{1,1024})"
     rf"|environments/env_{_ULID}\.tar"
@@ -88,18 +92,27 @@ class Manifest:
     schema: int
     owner: str
     counts: dict[str, int] = field(default_factory=dict[str, int])
+    left_out: dict[str, list[Json]] = field(default_factory=dict[str, list[Json]])
+    """What it does not hold although everything was asked for: for people, an import does not look at it."""
+    version: int = VERSION
     members: list[Member] = field(default_factory=list[Member])
+
+    @property
+    def kinds(self) -> tuple[RecordKind, ...]:
+        """The kinds of records that an archive of its version has."""
+        return FIRST_KINDS if self.version == 1 else KINDS
 
     def as_bytes(self) -> bytes:
         """Return the member `manifest.json`."""
         out: Json = {
             "format": FORMAT,
-            "version": VERSION,
+            "version": self.version,
             "created_at": self.created_at,
             "interactd": self.interactd,
             "schema": self.schema,
             "owner": self.owner,
             "counts": self.counts,
+            **({"left_out": self.left_out} if self.left_out else {}),
             "members": [{"name": one.name, "bytes": one.bytes, "sha256": one.sha256} for one in self.members],
         }
         return json.dumps(out, ensure_ascii=False, indent=1).encode() + b"\n"
@@ -118,17 +131,19 @@ def read_manifest(data: bytes) -> Manifest:
     if not isinstance(given, dict) or cast("Json", given).get("format") != FORMAT:
         raise ValueError(f'format: expected "{FORMAT}"')
     plain = cast("Json", given)
-    if plain.get("version") != VERSION:
-        raise ValueError(f"version: this interactd reads version {VERSION}, got {plain.get('version')!r:.40}")
+    version: Any = plain.get("version")
+    if isinstance(version, bool) or version not in range(1, VERSION + 1):
+        raise ValueError(f"version: this interactd reads version 1 to {VERSION}, got {version!r:.40}")
     out = Manifest(
         _number(plain, "created_at"),
         _text(plain, "interactd"),
         int(_number(plain, "schema")),
         _text(plain, "owner"),
+        version=int(version),
     )
     counts: Any = plain.get("counts")
-    if not isinstance(counts, dict) or not set(KINDS) <= set(cast("Json", counts)):
-        raise ValueError(f"counts: expected how many there are of {', '.join(KINDS)}")
+    if not isinstance(counts, dict) or not set(out.kinds) <= set(cast("Json", counts)):
+        raise ValueError(f"counts: expected how many there are of {', '.join(out.kinds)}")
     numbers = cast("Json", counts)
     out.counts = {str(name): int(_number(numbers, name)) for name in numbers}
     members: Any = plain.get("members")

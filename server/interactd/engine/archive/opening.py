@@ -34,7 +34,7 @@ from interactd.engine.archive.layout import (
 )
 from interactd.errors import InvalidArgument, NotFound
 from interactd.nouns import Json
-from interactd.store.archive_port import KINDS, RecordKind
+from interactd.store.archive_port import RecordKind
 
 _CHUNK: Final = 1 << 20
 _BROKEN: Final = (
@@ -94,17 +94,19 @@ class Opened:
             checked.end()
 
     def records(self, kind: RecordKind) -> Iterator[tuple[int, Json, bytes]]:
-        """Yield `(line, record, its bytes)` of a kind.
+        """Yield `(line, record, its bytes)` of a kind; nothing where an older archive has none of it.
 
         Raises:
             InvalidArgument: a line is too long, or no JSON object.
         """
         name = jsonl(kind)
         number = 0
+        if name not in self.members and kind not in self.manifest.kinds:
+            return
         with self.read(name) as stream:
             for number, text in enumerate(_lines(stream, name), 1):
                 yield number, _parse(text, name, number), text
-        expected = self.manifest.counts[kind]
+        expected = self.manifest.counts.get(kind, 0)
         if number != expected:
             raise bad(f"has {number:,} records, the manifest says {expected:,}", member=name)
 
@@ -195,7 +197,7 @@ def _check(archive: zipfile.ZipFile, size: int) -> Opened:
     for one in manifest.members:
         if infos[one.name].file_size != one.bytes:
             raise bad(f"has {infos[one.name].file_size:,} bytes, the manifest says {one.bytes:,}", member=one.name)
-    for kind in KINDS:
+    for kind in manifest.kinds:
         if jsonl(kind) not in infos:
             raise bad("is missing", member=jsonl(kind))
     total = sum(one.bytes for one in manifest.members)

@@ -1,7 +1,8 @@
 """What of a checked archive comes in: under which ids, beside what is here, and with which changes.
 
-Changes are these: a turn that was queued or in progress is cancelled, since nobody runs it here; a session whose time
-is over gets its time to live anew; an environment likewise.
+Changes are these: a turn that was queued or in progress is cancelled, since nobody runs it here, and what was set aside
+for it counts as spent; a session whose time is over gets its time to live anew; an environment likewise; a trigger is
+paused, so that nothing runs here that nobody here has asked for.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class Plan:
     new: list[str] = field(default_factory=list[str])
     """Sessions of the archive (their old ids) that are not here."""
     skipped_environments: set[str] = field(default_factory=set[str])
+    skipped_triggers: set[str] = field(default_factory=set[str])
+    as_new: bool = False
     restored: list[str] = field(default_factory=list[str])
     _moved: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
 
@@ -63,10 +66,33 @@ class Plan:
         return None if self._is_here(record["interaction_id"]) else self.renaming.record("steps", record)
 
     def belongings(self, kind: RecordKind) -> Iterator[Json]:
-        """Artifacts or captures of the turns that come in."""
+        """Artifacts, captures or requests of the turns that come in."""
         for record in self.index.records(kind):
             if not self._is_here(record["interaction_id"]):
                 yield self.renaming.record(kind, record)
+
+    def ledger(self) -> Iterator[Json]:
+        """What the turns that come in have cost; nothing for copies under new ids, which cost nothing."""
+        for record in () if self.as_new else self.index.records("ledger"):
+            if not self._is_here(record["interaction_id"]):
+                yield _settled(record, self.manifest.created_at)
+
+    def spent(self) -> Iterator[Json]:
+        """The totals of the turns and sessions that come in."""
+        new = set(self.new)
+        for record in () if self.as_new else self.index.records("spent"):
+            if record["key"] in new or (record["scope"] == "interaction" and not self._is_here(record["key"])):
+                yield _no_longer_held(record)
+
+    def triggers(self) -> Iterator[Json]:
+        """The triggers that come in."""
+        for record in self.index.records("triggers"):
+            if record["id"] in self.skipped_triggers:
+                continue
+            if record["status"] == "active":
+                record |= {"status": "paused", "last_pause_at": self.manifest.created_at}
+            record.pop("next_run_at", None)
+            yield self.renaming.record("triggers", record)
 
     def contents(self) -> list[str]:
         """Hashes of the contents that come in."""
@@ -113,6 +139,7 @@ class Plan:
             "steps": steps,
             "artifacts": files,
             "environments": places,
+            "triggers": len(self.index.ids("triggers")) - len(self.skipped_triggers),
         }
 
     def notes(self, archive: Opened) -> list[str]:
@@ -132,12 +159,18 @@ class Plan:
             where = record.get("environment")
             withheld |= _withheld(where)
             folders += _takes_local_folders(where)
+        for record in self.triggers():
+            where = record["work"].get("environment")
+            withheld |= _withheld(where)
+            folders += _takes_local_folders(where)
         if withheld:
             out.append(f"values that are not in the archive and have to be given again: {', '.join(sorted(withheld))}")
         if bare:
             out.append(f"{bare} environments come in without their files")
         if folders:
-            out.append(f"{folders} sessions will copy or show folders of this machine to their agent")
+            out.append(f"{folders} sessions or triggers will copy or show folders of this machine to their agent")
+        if triggers := self.counts()["triggers"]:
+            out.append(f"{triggers} triggers come in paused: nothing runs before somebody resumes them")
         if self.restored:
             out.append(f"{len(self.restored)} sessions that were deleted or had expired here come back")
         return out
@@ -150,23 +183,23 @@ class Plan:
         self._moved.append((id, session_id))
 
 
-def make(index: Index, renaming: Renaming, manifest: Manifest, owner: str, now: float) -> Plan:
+def make(index: Index, renaming: Renaming, manifest: Manifest, owner: str, now: float, *, as_new: bool) -> Plan:
     """Return a plan in which everything comes in."""
-    return Plan(index, renaming, manifest, owner, now, new=index.ids("sessions"))
+    return Plan(index, renaming, manifest, owner, now, new=index.ids("sessions"), as_new=as_new)
 
 
-async def compare(wanted: Plan, store: Archive, *, as_new: bool, restore: bool) -> None:
+async def compare(wanted: Plan, store: Archive, *, restore: bool) -> None:
     """Leave out what is here and equal.
 
     Raises:
         Conflict: something is here and differs, or was deleted here and is not to be restored.
     """
-    if as_new:
+    if wanted.as_new:
         return
     different: dict[str, str] = {}
     gone: dict[str, str] = {}
     here: set[str] = set()
-    for kind in ("sessions", "interactions", "environments"):
+    for kind in ("sessions", "interactions", "environments", "triggers"):
         for piece in _pieces(wanted, kind):
             found = await store.compare(cast("Any", kind), piece)
             different |= found.different
@@ -175,6 +208,8 @@ async def compare(wanted: Plan, store: Archive, *, as_new: bool, restore: bool) 
                 here |= found.same
             elif kind == "environments":
                 wanted.skipped_environments |= found.same
+            elif kind == "triggers":
+                wanted.skipped_triggers |= found.same
             else:
                 rows = [(id,) for id in found.same]
                 wanted.index.db.executemany("UPDATE interactions SET skipped = 1 WHERE id = ?", rows)
@@ -229,6 +264,32 @@ def _pieces(wanted: Plan, kind: str) -> Iterator[list[tuple[Json, bytes | None]]
             record: Json = json.loads(text)
             piece.append((wanted.turn(record) if digests else record, digest))
         yield piece
+
+
+def _settled(line: Json, at: float) -> Json:
+    """A line of the ledger whose call or attempt was under way: it will never be heard of here."""
+    if line["state"] != "reserved":
+        return line
+    if line["kind"] == "time":
+        return {**line, "state": "settled", "reserved_ms": 0, "ended_at": at}
+    worst: Json = {"state": "unknown", "ended_at": at, "tokens": line["reserved_tokens"]}
+    return {**line, **worst, **({"cost_nano": line["reserved_nano"]} if "reserved_nano" in line else {})}
+
+
+def _no_longer_held(total: Json) -> Json:
+    """A total in which nothing is set aside any more: at its worst it was spent."""
+    nano, tokens, steps = total["held_nano"], total["held_tokens"], total["held_steps"]
+    return {
+        **total,
+        "nano": total["nano"] + nano,
+        "unsure_nano": total["unsure_nano"] + nano,
+        "tokens": total["tokens"] + tokens,
+        "steps": total["steps"] + steps,
+        "held_nano": 0,
+        "held_tokens": 0,
+        "held_steps": 0,
+        "held_ms": 0,
+    }
 
 
 def _withheld(body: Any) -> set[str]:

@@ -14,6 +14,7 @@ _OWN: Final[dict[str, Kind]] = {
     "interactions": "interaction",
     "artifacts": "artifact",
     "environments": "environment",
+    "triggers": "trigger",
 }
 _FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "sessions": ("id", "head", "forked_from", "forked_at", "environment"),
@@ -22,7 +23,12 @@ _FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "artifacts": ("id", "interaction_id"),
     "captures": ("interaction_id", "environment_id"),
     "environments": ("id", "forked_from"),
+    "requests": ("interaction_id",),
+    "ledger": (),
+    "spent": (),
+    "triggers": ("id", "session_id", "environment_id"),
 }
+"""What turns cost never comes in under other ids: a copy was not paid for."""
 
 
 class Renaming:
@@ -62,6 +68,10 @@ class Renaming:
         body = cast("Json", out.get("body") or {})
         if kind == "environments" and isinstance(body.get("made_for"), str):
             out["body"] = {**body, "made_for": self.id(body["made_for"])}
+        if kind == "triggers":
+            work = cast("Json", out["work"])
+            names = [name for name in ("session", "environment") if isinstance(work.get(name), str)]
+            out["work"] = work | {name: self.id(work[name]) for name in names}
         return out
 
     def mapping(self, table: str) -> dict[str, str]:

@@ -64,7 +64,8 @@ class Launchers:
             weak = found.isolation.below(requires or {}) if found.isolation else []
             if found.usable and not weak:
                 return launcher
-            refused.append(f"{launcher.name}: {'; '.join(weak) if found.usable else found.why}")
+            if not found.elsewhere or wanted is not None:
+                refused.append(f"{launcher.name}: {'; '.join(weak) if found.usable else found.why}")
             fix = fix or (_stronger(weak) if found.usable else found.fix)
         raise SandboxUnavailable(
             "no sandbox here is good enough. " + ". ".join(refused), repair=fix or sentence(), refused=refused

@@ -94,8 +94,10 @@ class Seatbelt(Process):
 
     async def probe(self) -> Capability:
         """See `Launcher.probe`: runs a command, and one that must be refused."""
-        if sys.platform != "darwin" or not Path(_TOOL).exists():
-            return Capability(self.name, False, None, "seatbelt exists on macOS only")
+        if sys.platform != "darwin":
+            return Capability(self.name, False, None, "seatbelt exists on macOS only", elsewhere=True)
+        if not Path(_TOOL).exists():
+            return Capability(self.name, False, None, f"{_TOOL} is not on this Mac")
         folder = Path(tempfile.mkdtemp(prefix="interactd-probe-"))
         try:
             spec = Spec("probe", folder / "ws", folder / "home", limits=Limits(wall_s=20))

@@ -7,10 +7,19 @@ import sqlite3
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from interactd.nouns import Json
-from interactd.store.archive_port import Found, Journal, Last, RecordKind, Snapshot, digest_of_steps
+from interactd.store.archive_port import (
+    CompareKind,
+    Found,
+    Journal,
+    Last,
+    PutKind,
+    RecordKind,
+    Snapshot,
+    digest_of_steps,
+)
 from interactd.store.sqlite.connect import connect, translate
 from interactd.store.sqlite.queries import archive as codec
 from interactd.store.sqlite.queries import arrival, rows, withhold
@@ -72,9 +81,7 @@ class SqliteArchive:
 
         return check
 
-    async def compare(
-        self, kind: Literal["sessions", "interactions", "environments"], records: Sequence[tuple[Json, bytes | None]]
-    ) -> Found:
+    async def compare(self, kind: CompareKind, records: Sequence[tuple[Json, bytes | None]]) -> Found:
         # Through the writer's thread it would hold up turns; a thread of its own costs less than it takes.
         import asyncio
 
@@ -92,9 +99,7 @@ class SqliteArchive:
     async def begin(self, journal: Journal) -> None:
         await self._write(lambda db: arrival.begin(db, journal), durable=True)
 
-    async def put(
-        self, journal: Journal, kind: Literal["interactions", "steps", "artifacts", "captures"], records: Sequence[Json]
-    ) -> None:
+    async def put(self, journal: Journal, kind: PutKind, records: Sequence[Json]) -> None:
         def insert(db: sqlite3.Connection) -> None:
             arrival.check(db, journal)
             arrival.insert(db, kind, records)
@@ -178,12 +183,58 @@ class _Snapshot:
                     found = {**codec.record(of, row), "session_id": session_id}
                     note: Any = found.get("pending")
                     yield {**found, "pending": _without_values(note, "environment")} if note else found
+        elif kind == "ledger":
+            yield from self._ledger(of, names)
+        elif kind == "spent":
+            yield from self._spent(of, names)
+        elif kind == "triggers":
+            if self._all:
+                query = f"SELECT {names} FROM triggers WHERE owner = ? ORDER BY id"
+                for row in self._db.execute(query, (self._owner,)):
+                    found = codec.record(of, row)
+                    yield {**found, "work": _without_values(found["work"], "environment")}
         else:
-            order = {"steps": "seq", "artifacts": "name", "captures": "interaction_id"}[kind]
+            order = {"steps": "seq", "artifacts": "name", "captures": "interaction_id", "requests": "id"}[kind]
             query = f"SELECT {names} FROM {kind} WHERE interaction_id = ? ORDER BY {order}"
             for _, id in self._turns():
                 for row in self._db.execute(query, (id,)):
                     yield codec.record(of, row)
+
+    def _ledger(self, of: Sequence[codec.Column], names: str) -> Iterator[Json]:
+        """Session by session, since that is what the ledger has an index of."""
+        query = f"SELECT {names} FROM ledger WHERE session_id = ?"
+        for id in self._sessions:
+            mine = [codec.record(of, row) for row in self._db.execute(query, (id,))]
+            inherited = set(self._inherited.get(id, ()))
+            homes = {self._home(turn) for turn in inherited}
+            for home in homes - {id}:
+                theirs = (codec.record(of, row) for row in self._db.execute(query, (home,)))
+                mine += [{**one, "session_id": id} for one in theirs if one["interaction_id"] in inherited]
+            yield from sorted(mine, key=lambda one: (one["interaction_id"], one["id"]))
+
+    def _home(self, turn: str) -> str:
+        return self._db.execute("SELECT session_id FROM interactions WHERE id = ?", (turn,)).fetchone()[0]
+
+    def _spent(self, of: Sequence[codec.Column], names: str) -> Iterator[Json]:
+        query = f"SELECT {names} FROM spent WHERE scope = ? AND key = ?"
+        keys = [("session", id) for id in self._sessions]
+        for key in (*keys, *(("interaction", turn) for _, turn in self._turns())):
+            for row in self._db.execute(query, key):
+                yield codec.record(of, row)
+
+    def left_out(self) -> dict[str, list[Json]]:
+        if not self._all:
+            return {}
+        found = self._db.execute(
+            "SELECT id, kind, name, subscribed_events FROM webhooks WHERE owner = ? AND interaction_id IS NULL"
+            " ORDER BY id",
+            (self._owner,),
+        )
+        webhooks: list[Json] = [
+            {"id": id, "kind": kind, "name": name, "subscribed_events": rows.load(events)}
+            for id, kind, name, events in found
+        ]
+        return {"webhooks": webhooks} if webhooks else {}
 
     def _environments(self) -> list[str]:
         wanted: set[str] = set()
@@ -231,6 +282,10 @@ def _compare_one(
     found: Found,
 ) -> None:
     id: str = given["id"]
+    if kind == "triggers":
+        if connection.execute("SELECT 1 FROM triggers WHERE id = ?", (id,)).fetchone() is not None:
+            found.same.add(id)
+        return
     names = ", ".join(column.name for column in known)
     row = connection.execute(f"SELECT {names} FROM {kind} WHERE id = ?", (id,)).fetchone()
     if kind == "environments":

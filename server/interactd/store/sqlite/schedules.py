@@ -49,11 +49,18 @@ class Write(Protocol):
 
 
 class SqliteSchedules:
-    """See `interactd.store.schedules_port.ScheduleStore` for what each method promises."""
+    """See `interactd.store.schedules_port.ScheduleStore` for what each method promises.
 
-    def __init__(self, read: Callable[..., Awaitable[Any]], write: Write) -> None:
+    Args:
+        read: runs a query on a reader.
+        write: runs a job in a transaction of the writer's.
+        clear: leaves nothing in the files of what was deleted.
+    """
+
+    def __init__(self, read: Callable[..., Awaitable[Any]], write: Write, clear: Callable[[], Awaitable[None]]) -> None:
         self._read = read
         self._write = write
+        self._clear = clear
         self._listeners: list[Callable[[], None]] = []
 
     def listen(self, changed: Callable[[], None]) -> None:
@@ -87,7 +94,9 @@ class SqliteSchedules:
         return await self._write(lambda db: triggers.put(db, trigger, revision), size=_size(trigger.work))
 
     async def delete_trigger(self, trigger_id: str, now: float) -> dict[str, int]:
-        return await self._write(lambda db: triggers.delete(db, trigger_id, now))
+        removed = await self._write(lambda db: triggers.delete(db, trigger_id, now))
+        await self._clear()
+        return removed
 
     async def due_triggers(self, now: float) -> list[Trigger]:
         return await self._read(triggers.due, now)
@@ -148,7 +157,9 @@ class SqliteSchedules:
         return await self._write(lambda db: webhooks.put(db, webhook, was_updated_at))
 
     async def delete_webhook(self, webhook_id: str) -> dict[str, int]:
-        return await self._write(lambda db: webhooks.delete(db, webhook_id))
+        removed = await self._write(lambda db: webhooks.delete(db, webhook_id))
+        await self._clear()
+        return removed
 
     async def secret_refs(self) -> set[str]:
         return await self._read(webhooks.secret_refs)

@@ -59,7 +59,7 @@ class SqliteStore:
         self._checkpoints: Checkpointer | None = None
         self.ledger = SqliteLedger(self._read, self._write)
         self.runners = SqliteRunners(path, self._read, self._write)
-        self.schedules = SqliteSchedules(self._read, self._write)
+        self.schedules = SqliteSchedules(self._read, self._write, self._clear)
         """Triggers and webhooks: a port of its own over the same file."""
         self.upkeep = Upkeep(path, lambda: self._writer is not None and self._writer.busy)
         self.spare = Spare(path)
@@ -303,7 +303,7 @@ class SqliteStore:
 
     async def list_interactions(
         self,
-        which: Literal["unread", "waiting", "open"],
+        which: Literal["unread", "waiting", "running", "open"],
         *,
         owner: str = "local",
         session_id: str | None = None,

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,6 +52,8 @@ class Bubblewrap:
 
     async def probe(self) -> Capability:
         """See `Launcher.probe`: starts a sandbox over an empty folder and runs a command in it."""
+        if not sys.platform.startswith("linux"):
+            return Capability(self.name, False, None, "bubblewrap exists on Linux only", elsewhere=True)
         try:
             folder = await asyncio.to_thread(probing.folder, self._cache)
         except OSError as error:

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from interactd.ids import PREFIXES, ULID_LENGTH, Kind
+from interactd.ids import Kind
 from interactd.nouns import OPEN, TERMINAL, Json
 from interactd.store.archive_port import BadRecord, RecordKind
 from interactd.store.sqlite.queries import rows
+from interactd.store.sqlite.queries.records import further
+from interactd.store.sqlite.queries.records.shapes import check_id, kind_of, shape
 
 JSON_COLUMNS: Final[dict[str, frozenset[str]]] = {
     "sessions": frozenset({"labels", "generation_config", "tools", "agent_pins", "environment", "budget", "approvals"}),
@@ -26,6 +28,10 @@ JSON_COLUMNS: Final[dict[str, frozenset[str]]] = {
     "artifacts": frozenset(),
     "captures": frozenset({"left_out"}),
     "environments": frozenset({"body"}),
+    "requests": frozenset({"entries"}),
+    "ledger": frozenset({"price", "usage"}),
+    "spent": frozenset({"budget"}),
+    "triggers": frozenset({"work", "error"}),
 }
 LEFT_OUT: Final[dict[str, frozenset[str]]] = {
     "sessions": frozenset({"owner"}),
@@ -34,6 +40,10 @@ LEFT_OUT: Final[dict[str, frozenset[str]]] = {
     "artifacts": frozenset(),
     "captures": frozenset(),
     "environments": frozenset({"owner", "status"}),
+    "requests": frozenset({"id"}),
+    "ledger": frozenset({"owner", "scopes"}),
+    "spent": frozenset(),
+    "triggers": frozenset({"owner"}),
 }
 """What belongs to one machine: who owns it there, who runs it there, and the tree's shortcuts, which are made anew."""
 _IDS: Final[dict[str, dict[str, Kind]]] = {
@@ -49,8 +59,11 @@ _IDS: Final[dict[str, dict[str, Kind]]] = {
     "artifacts": {"id": "artifact", "interaction_id": "interaction"},
     "captures": {"interaction_id": "interaction", "environment_id": "environment"},
     "environments": {"id": "environment", "forked_from": "environment"},
+    "requests": {"interaction_id": "interaction"},
+    "ledger": {"interaction_id": "interaction", "session_id": "session"},
+    "spent": {},
+    "triggers": {"id": "trigger", "session_id": "session", "environment_id": "environment"},
 }
-_ULID: Final = re.compile(rf"[0-9a-hjkmnp-tv-z]{{{ULID_LENGTH}}}")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _NUMBERS: Final = {"INTEGER": (int,), "REAL": (int, float)}
 
@@ -114,25 +127,16 @@ def _plain(column: Column, value: Any) -> Any:
     name = column.name
     if column.type == "TEXT":
         if not isinstance(value, str):
-            raise BadRecord(f"{name}: expected text, got {_kind(value)}")
+            raise BadRecord(f"{name}: expected text, got {kind_of(value)}")
         if rows.clean(value) != value:
             raise BadRecord(f"{name}: has NUL or half of a surrogate pair in it")
         return value
     if isinstance(value, bool) or not isinstance(value, _NUMBERS[column.type]):
         wanted = "a whole number" if column.type == "INTEGER" else "a number"
-        raise BadRecord(f"{name}: expected {wanted}, got {_kind(value)}")
+        raise BadRecord(f"{name}: expected {wanted}, got {kind_of(value)}")
     if not math.isfinite(value) or abs(value) >= 1 << 62:
         raise BadRecord(f"{name}: {value!r:.40} is out of range")
     return float(value) if column.type == "REAL" else value
-
-
-def check_id(kind: Kind, name: str, value: Any) -> None:
-    """Raises: BadRecord: it is neither missing nor a whole id of the kind."""
-    if value is None:
-        return
-    prefix = PREFIXES[kind]
-    if not isinstance(value, str) or not value.startswith(prefix) or not _ULID.fullmatch(value[len(prefix) :]):
-        raise BadRecord(f"{name}: expected an id such as {prefix}{'0' * ULID_LENGTH}, got {value!r:.60}")
 
 
 def check(kind: RecordKind, of: Sequence[Column], given: Json) -> None:
@@ -152,20 +156,20 @@ def check(kind: RecordKind, of: Sequence[Column], given: Json) -> None:
 
 def _session(given: Json, made: dict[str, Any]) -> None:
     rows.session([made.get(name) if name != "owner" else "" for name in rows.SESSION.split(", ")], 0.0)
-    _shape(given, "labels", dict)
-    _shape(given, "tools", list)
-    _shape(given, "agent_pins", dict)
+    shape(given, "labels", dict)
+    shape(given, "tools", list)
+    shape(given, "agent_pins", dict)
     if not all(isinstance(value, str) for value in _values(given, "labels")):
         raise BadRecord("labels: expected texts")
     if not all(isinstance(value, str) and _SHA256.fullmatch(value) for value in _values(given, "agent_pins")):
         raise BadRecord("agent_pins: expected hashes of agents")
     for name in ("budget", "approvals", "generation_config"):
-        _shape(given, name, dict)
+        shape(given, name, dict)
     where: Any = given.get("environment")
     if isinstance(where, str):
         check_id("environment", "environment", where)
     elif where is not None:
-        _shape(given, "environment", dict)
+        shape(given, "environment", dict)
     if given["turns"] < 0 or (given.get("head") is None) != (given["turns"] == 0):
         raise BadRecord(f"turns: {given['turns']} does not fit its head")
 
@@ -183,15 +187,15 @@ def _interaction(given: Json, made: dict[str, Any]) -> None:
         raise BadRecord(f"depth: {given['depth']} does not fit its previous_interaction_id")
     if given.get("agent_hash") is not None and not _SHA256.fullmatch(given["agent_hash"]):
         raise BadRecord("agent_hash: expected the hash of an agent")
-    _shape(given, "tools", list)
+    shape(given, "tools", list)
     for name in ("usage", "error", "pending", "generation_config", "isolation", "budget", "approvals", "dispatch"):
-        _shape(given, name, dict)
+        shape(given, name, dict)
 
 
 def _step(given: Json, made: dict[str, Any]) -> None:
     del made
-    _shape(given, "body", dict)
-    _shape(given, "state", dict)
+    shape(given, "body", dict)
+    shape(given, "state", dict)
     if not given["type"]:
         raise BadRecord("type: is empty")
     body: Json = given["body"]
@@ -220,19 +224,19 @@ def _artifact(given: Json, made: dict[str, Any]) -> None:
 
 def _capture(given: Json, made: dict[str, Any]) -> None:
     del made
-    _shape(given, "left_out", list)
+    shape(given, "left_out", list)
 
 
 def _environment(given: Json, made: dict[str, Any]) -> None:
     del made
-    _shape(given, "body", dict)
+    shape(given, "body", dict)
     body: Json = given.get("body") or {}
     if extra := sorted(set(body) - {"sources", "env", "network", "limits", "approvals", "made_for", "withheld"}):
         raise BadRecord(f"body: unknown field {extra[0][:60]!r}")
-    _shape(body, "sources", list)
+    shape(body, "sources", list)
     check_id("session", "body.made_for", body.get("made_for"))
     for name in ("env", "network", "limits", "withheld"):
-        _shape(body, name, dict)
+        shape(body, name, dict)
     for value in _values(body, "env"):
         if not isinstance(value, dict) or set(cast("Json", value)) != {"credential"}:
             raise BadRecord("body.env: expected credentials' ids")
@@ -243,17 +247,6 @@ def _values(given: Json, name: str) -> list[Any]:
     return list(inner.values())
 
 
-def _shape(given: Json, name: str, kind: type) -> None:
-    value = given.get(name)
-    if value is not None and not isinstance(value, kind):
-        raise BadRecord(f"{name}: expected {'an object' if kind is dict else 'a list'}, got {_kind(value)}")
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "text", bool: "a boolean", int: "a number", float: "a number"}
-    return names.get(cast("type[Any]", type(value)), "null")
-
-
 _CHECKS: Final[dict[str, Any]] = {
     "sessions": _session,
     "interactions": _interaction,
@@ -261,4 +254,8 @@ _CHECKS: Final[dict[str, Any]] = {
     "artifacts": _artifact,
     "captures": _capture,
     "environments": _environment,
+    "requests": further.requests,
+    "ledger": further.ledger,
+    "spent": further.spent,
+    "triggers": further.trigger,
 }

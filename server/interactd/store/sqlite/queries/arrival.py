@@ -14,7 +14,9 @@ from interactd.errors import Conflict
 from interactd.nouns import Json
 from interactd.store.archive_port import BadRecord, Journal, Last, RecordKind
 from interactd.store.sqlite.queries import archive as codec
-from interactd.store.sqlite.queries import pieces, rows
+from interactd.store.sqlite.queries import pieces, requests, rows
+from interactd.store.sqlite.queries.housekeeping import set_due
+from interactd.store.sqlite.queries.money import carrying
 from interactd.store.sqlite.queries.turns import skip
 
 _JOURNAL: Final = "archive.import"
@@ -56,7 +58,11 @@ def insert(connection: sqlite3.Connection, kind: RecordKind, records: Sequence[J
             made = codec.values(kind, known, record)
             if kind == "interactions":
                 made |= _place(connection, record)
-            _insert(connection, kind, made)
+            elif kind == "ledger":
+                # Nobody's until the end: reports add up an owner's lines, whatever session they are of.
+                made["owner"] = ""
+            # A total without its turn or session is a left-over.
+            _insert(connection, kind, made, replace=kind == "spent")
     except sqlite3.IntegrityError as error:
         raise BadRecord(f"{kind}: {error}") from error
 
@@ -75,7 +81,15 @@ def finish(connection: sqlite3.Connection, last: Last, owner: str) -> None:
     for record in last.environments:
         made = {**codec.values("environments", of_places, record), "owner": owner, "status": "active"}
         _insert(connection, "environments", made, replace=True)
+    of_triggers = codec.columns(connection, "triggers")
+    for record in last.triggers:
+        _insert(connection, "triggers", {**codec.values("triggers", of_triggers, record), "owner": owner})
+    for record in last.sessions:
+        carrying.show(connection, record["id"], owner)
+    for id in last.restored:
+        carrying.unfold(connection, id)
     for id, session_id in last.moved:
+        carrying.move(connection, id, session_id)
         connection.execute("UPDATE interactions SET session_id = ? WHERE id = ?", (session_id, id))
     if last.moved:
         _cross_anew(connection)
@@ -100,12 +114,15 @@ def undo_piece(connection: sqlite3.Connection) -> bool:
     while left:
         # One that came to be by other means is not the import's.
         mine = connection.execute("SELECT 1 FROM sessions WHERE id = ?", (left[-1],)).fetchone() is None
+        if mine:
+            carrying.drop(connection, left[-1])
+            requests.drop(connection, left[-1], 0)
         if mine and pieces.remove_some(connection, left[-1]):
             _write(connection, {**there, "sessions": left})
             return True
         left.pop()
     connection.execute("DELETE FROM settings WHERE name = ?", (_JOURNAL,))
-    pieces.set_due(connection, "entries")
+    set_due(connection, "entries")
     return False
 
 

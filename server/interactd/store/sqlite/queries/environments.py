@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from interactd.nouns import Json
 from interactd.store.sqlite.queries import rows
+from interactd.store.sqlite.queries.housekeeping import rewrite_due
 
 COLUMNS: Final = (
     "id",
@@ -24,8 +25,6 @@ _SELECT: Final = ", ".join((*COLUMNS, "body"))
 _MARKS: Final = ", ".join("?" * (len(COLUMNS) + 1))
 ARTIFACT: Final = ("id", "name", "sha256", "size_bytes", "mime_type", "created_at")
 PAGE_MAX: Final = 10_000
-DUE: Final = "store.removal_due"
-"""The setting that names the stage of the housekeeping after a delete (see `removal.due`)."""
 
 
 def values(row: Json) -> tuple[Any, ...]:
@@ -47,7 +46,7 @@ def put(connection: sqlite3.Connection, row: tuple[Any, ...], unless: tuple[str,
     connection.execute(f"INSERT OR REPLACE INTO environments ({_SELECT}) VALUES ({_MARKS})", row)
     if row[COLUMNS.index("status")] == "deleted":
         # What its body held may still lie in the unused parts of pages.
-        connection.execute("INSERT OR IGNORE INTO settings (name, value) VALUES (?, ?)", (DUE, rows.dump("vacuum")))
+        rewrite_due(connection)
     return True
 
 

@@ -21,6 +21,10 @@ _OPEN: Final = "status IN ('queued', 'in_progress', 'requires_action')"
 _WHERE: Final = {
     "unread": (UNREAD,),
     "waiting": (_WAITING,),
+    "running": (
+        "background = 1 AND status IN ('in_progress', 'requires_action') AND status = 'in_progress'",
+        "background = 1 AND status = 'queued'",
+    ),
     "open": ("status IN ('in_progress', 'requires_action')", "status = 'queued'"),
 }
 _COLUMNS: Final = ", ".join(f"i.{name.strip()}" for name in rows.INTERACTION.split(","))
@@ -29,7 +33,7 @@ LIMIT_MAX: Final = 1_000
 
 def page(
     connection: sqlite3.Connection,
-    which: Literal["unread", "waiting", "open"],
+    which: Literal["unread", "waiting", "running", "open"],
     owner: str,
     session_id: str | None,
     limit: int,

@@ -9,19 +9,13 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Final
 
-from interactd.store.sqlite.queries import environments, rows
+from interactd.store.sqlite.queries import environments
 
 ROWS: Final = 200
 BYTES: Final = 1 << 20
 
 Stone = tuple[str, float, str]
 """Owner, time and reason of the tombstones that turns leave."""
-
-
-def set_due(connection: sqlite3.Connection, stage: str) -> None:
-    """Note the stage of the housekeeping that follows (see `removal.due`)."""
-    values = (environments.DUE, rows.dump(stage))
-    connection.execute("INSERT OR REPLACE INTO settings (name, value) VALUES (?, ?)", values)
 
 
 def remove_some(

@@ -19,9 +19,8 @@ from interactd.ids import new_id
 from interactd.nouns import Json
 from interactd.store.port import Receipt
 from interactd.store.sqlite.queries import inbox, leftovers, pieces, requests, rows, sessions
-from interactd.store.sqlite.queries.environments import DUE as _DUE
+from interactd.store.sqlite.queries.housekeeping import DUE, set_due
 from interactd.store.sqlite.queries.money import folding
-from interactd.store.sqlite.queries.pieces import set_due
 
 ENTRIES_PIECE: Final = 100
 PAGES_PIECE: Final = 200
@@ -277,10 +276,10 @@ def clear_piece(connection: sqlite3.Connection) -> bool:
 
 def due(connection: sqlite3.Connection) -> str | None:
     """The stage of the housekeeping: entries, merge, merging, vacuum; `None` when there is nothing to do."""
-    row = connection.execute("SELECT value FROM settings WHERE name = ?", (_DUE,)).fetchone()
+    row = connection.execute("SELECT value FROM settings WHERE name = ?", (DUE,)).fetchone()
     return None if row is None else rows.load(row[0])
 
 
 def vacuumed(connection: sqlite3.Connection) -> None:
     """Note that nothing is left to do."""
-    connection.execute("DELETE FROM settings WHERE name = ?", (_DUE,))
+    connection.execute("DELETE FROM settings WHERE name = ?", (DUE,))

@@ -222,7 +222,7 @@ def missing(
 _FIND: Final = {
     "session": "list_sessions shows the ids there are.",
     "interaction": "get_session shows the interactions of a session.",
-    "environment": "Leave the environment out to get a new one, or list the environments there are.",
+    "environment": "list_environments shows those there are; or leave the environment out to get a new one.",
 }
 
 

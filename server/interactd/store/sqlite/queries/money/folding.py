@@ -9,9 +9,7 @@ from interactd.store.sqlite.queries import rows
 from interactd.store.sqlite.queries.money.booking import finish
 from interactd.store.sqlite.queries.money.totals import keys_of
 
-_FOLD: Final = """
-INSERT INTO ledger_folded (owner, day, agent, provider, model, calls, cost_nano, unsure_nano, unpriced, tokens,
-    input, output, thought, cached, active_ms, sandbox_ms)
+SUMS: Final = """
 SELECT owner, day, coalesce(agent, ''), coalesce(provider, ''), coalesce(model, ''),
     sum(kind = 'call' AND state <> 'released'), sum(coalesce(cost_nano, 0)),
     sum(CASE WHEN state = 'unknown' THEN coalesce(cost_nano, 0) ELSE 0 END),
@@ -22,6 +20,12 @@ SELECT owner, day, coalesce(agent, ''), coalesce(provider, ''), coalesce(model, 
     sum(coalesce(json_extract(usage, '$.total_cached_tokens'), 0)),
     sum(active_ms), sum(sandbox_ms)
 FROM ledger WHERE session_id = ? GROUP BY 1, 2, 3, 4, 5
+"""
+"""What a session cost, in the columns of `ledger_folded`."""
+_FOLD: Final = f"""
+INSERT INTO ledger_folded (owner, day, agent, provider, model, calls, cost_nano, unsure_nano, unpriced, tokens,
+    input, output, thought, cached, active_ms, sandbox_ms)
+{SUMS}
 ON CONFLICT (owner, day, agent, provider, model) DO UPDATE SET
     calls = calls + excluded.calls, cost_nano = cost_nano + excluded.cost_nano,
     unsure_nano = unsure_nano + excluded.unsure_nano, unpriced = unpriced + excluded.unpriced,

@@ -11,6 +11,7 @@ from interactd.nouns import Json
 from interactd.store.port import IdempotencyKey, Page, Started
 from interactd.store.schedules_port import Decision, Execution, Trigger
 from interactd.store.sqlite.queries import rows, sessions
+from interactd.store.sqlite.queries.housekeeping import rewrite_due
 from interactd.store.sqlite.queries.schedules.table import Table, any_of
 
 TABLE: Final = Table(
@@ -69,6 +70,7 @@ def delete(db: sqlite3.Connection, id: str, now: float) -> dict[str, int]:
     skip_queued(db, id, "deleted", now)
     if db.execute("DELETE FROM triggers WHERE id = ?", (rows.exact(id),)).rowcount == 0:
         raise TABLE.missing(id)
+    rewrite_due(db)
     kept, running = db.execute(
         "SELECT count(*), coalesce(sum(status = 'in_progress'), 0) FROM trigger_executions WHERE trigger_id = ?", (id,)
     ).fetchone()

@@ -12,6 +12,7 @@ from interactd.nouns import Json
 from interactd.store.port import IdempotencyKey, Page, Started
 from interactd.store.schedules_port import EVENTS, GIVE_UP_S, Attempt, Claimed, Delivery, Webhook, WebhookStatus
 from interactd.store.sqlite.queries import rows, sessions
+from interactd.store.sqlite.queries.housekeeping import rewrite_due
 from interactd.store.sqlite.queries.schedules import outbox
 from interactd.store.sqlite.queries.schedules.table import Table
 
@@ -112,6 +113,7 @@ def delete(db: sqlite3.Connection, id: str) -> dict[str, int]:
     id = rows.exact(id)
     if db.execute("DELETE FROM webhooks WHERE id = ?", (id,)).rowcount == 0:
         raise TABLE.missing(id)
+    rewrite_due(db)
     total, pending = db.execute(
         "SELECT count(*), coalesce(sum(status = 'pending'), 0) FROM deliveries WHERE webhook_id = ?", (id,)
     ).fetchone()

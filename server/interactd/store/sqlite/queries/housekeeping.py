@@ -1,0 +1,21 @@
+"""What is noted of the housekeeping that a delete leaves to be done (`removal` does it)."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+from interactd.store.sqlite.queries import rows
+
+DUE: Final = "store.removal_due"
+"""The setting that names its stage: entries, merge, merging, vacuum."""
+
+
+def set_due(connection: sqlite3.Connection, stage: str) -> None:
+    """Note the stage that comes next."""
+    connection.execute("INSERT OR REPLACE INTO settings (name, value) VALUES (?, ?)", (DUE, rows.dump(stage)))
+
+
+def rewrite_due(connection: sqlite3.Connection) -> None:
+    """Note that unused parts of pages hold what was deleted. What is noted already ends with the same."""
+    connection.execute("INSERT OR IGNORE INTO settings (name, value) VALUES (?, ?)", (DUE, rows.dump("vacuum")))

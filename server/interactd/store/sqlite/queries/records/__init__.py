@@ -1,0 +1,1 @@
+"""Records of an archive, held to what every reader of their rows relies on."""
