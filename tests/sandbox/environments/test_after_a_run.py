@@ -34,13 +34,14 @@ HEADLESS = (
     "import ctypes\nif os.fork() == 0:\n    threading.Thread(target=go_on).start()\n"
     "    ctypes.CDLL(None).pthread_exit(None)"
 )
+BEGUN = "\nwhile not os.path.exists('/workspace/alive'):\n    time.sleep(0.01)\n"
 
 
 @pytest.mark.parametrize("how", [THREAD, CHILD, HEADLESS], ids=["thread", "child", "headless"])
 async def test_a_kernel_that_lies_about_being_quiet_is_held_still(w: World, how: str) -> None:
     environment = await w.environments.create({})
     async with w.environments.lease(environment.id, await w.interaction()) as space:
-        ran = await space.run_python(LIE + how)
+        ran = await space.run_python(LIE + how + BEGUN)
         assert ran.exit.code == 0, ran
     alive = w.folder(environment.id) / "alive"
     before = await _size(alive)
