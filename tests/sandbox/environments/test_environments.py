@@ -406,7 +406,8 @@ async def test_an_agent_can_change_its_copies_of_read_only_sources(w: World, tmp
     async with w.environments.lease(environment.id, await w.interaction()) as space:
         ran = await space.run_bash(
             "exec 2>&1\nstat -c '%a %U' deep deep/notes.txt tool.sh && echo more >> deep/notes.txt"
-            " && echo new > deep/new && ./tool.sh && rm tool.sh && cat deep/notes.txt; echo x >> fixed/deep/notes.txt || echo refused"
+            " && echo new > deep/new && ./tool.sh && rm tool.sh && cat deep/notes.txt"
+            "; echo x >> fixed/deep/notes.txt || echo refused"
         )
         assert ran.output.replace("\n", " ").startswith("755 agent 644 agent 755 agent ran kept more "), ran
         assert ran.output.endswith("refused\n")
