@@ -116,6 +116,29 @@ async def test_a_daemon_whose_lease_may_be_over_looks_before_it_calls_a_model(tm
         gate.set()
 
 
+async def test_halves_of_an_answer_that_come_through_two_daemons_at_once_add_up(tmp_path: Path) -> None:
+    async with two(tmp_path / "db") as (a, b):
+        for number in range(20):
+            session = await a.engine.create_session(tools=[TOOL])
+            a.model.script([*called("add", {}, "c1", 0), *called("add", {}, "c2", 1), *ended("tool_calls")])
+            asked = await a.turn(session.id, f"t{number}")
+            id = asked.interaction.id
+            await asyncio.gather(
+                a.engine.respond(id, [{"call_id": "c1", "result": "1"}]),
+                b.engine.respond(id, [{"call_id": "c2", "result": "2"}]),
+                b.engine.respond(id, [{"call_id": "c1", "result": "1"}]),
+            )
+
+            async def terminal(id: str = id) -> bool:
+                return (await a.engine.get_interaction(id)).interaction.terminal
+
+            await until(terminal)
+            done = await a.engine.get_interaction(id)
+            assert done.interaction.status == "completed"
+            answers = sorted(step.body["call_id"] for step in done.steps if step.type == "function_result")
+            assert answers == ["c1", "c2"]
+
+
 async def test_a_turn_is_cancelled_from_another_daemon_and_keeps_what_had_come(tmp_path: Path) -> None:
     async with two(tmp_path / "db") as (a, b):
         a.model.script([StepDelta(0, "text", "half"), asyncio.Event()])
