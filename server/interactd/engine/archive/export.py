@@ -20,6 +20,11 @@ from interactd.store.archive_port import KINDS, Archive, Snapshot
 _NO_ROOM: Final = {28, 122}  # ENOSPC, EDQUOT
 
 
+def notes(archive: Archive) -> Path:
+    """The folder in which it is noted where exports are being written."""
+    return archive.folder / "exports" / ".under-way"
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What goes into an archive, and where it is written."""
@@ -61,7 +66,7 @@ def export(
     for attempt in range(3):
         try:
             with archive.snapshot(wanted.owner, wanted.sessions) as snapshot:
-                with new_file(wanted.target, replace=wanted.replace) as (out, digest):
+                with new_file(wanted.target, replace=wanted.replace, notes=notes(archive)) as (out, digest):
                     work = _Work(out, snapshot, carrier, agents, report, wanted.with_files)
                     work.all()
                     manifest = Manifest(now, version, schema, wanted.owner, work.counts)

@@ -16,8 +16,9 @@ from typing import Any, Final, Generic, TypeVar, cast
 
 from interactd.agents.port import KeptAgents
 from interactd.engine.archive.answers import Exported, Imported, Progress
-from interactd.engine.archive.export import Report, Wanted, export
+from interactd.engine.archive.export import Report, Wanted, export, notes
 from interactd.engine.archive.importing import Import, Wish
+from interactd.engine.archive.writing import remove_unfinished
 from interactd.engine.checks.text import check_text
 from interactd.engine.core import Core
 from interactd.errors import InteractdError, InvalidArgument, NotFound, StorageError
@@ -272,6 +273,7 @@ class ArchiveService:
 
     def _tidy(self) -> None:
         shutil.rmtree(self._archive.folder / "imports", ignore_errors=True)
+        remove_unfinished(notes(self._archive))
         for part in self.exports.glob(".*.part"):
             part.unlink(missing_ok=True)
 
