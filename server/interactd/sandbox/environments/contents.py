@@ -26,10 +26,11 @@ class Contents:
         self.tmp = root / "tmp"
         self.zips = root / "zips"
 
-    def make(self) -> None:
-        """Create the folders, 0700, and drop what a killed process was writing."""
+    def make(self, *, alone: bool = True) -> None:
+        """Create the folders, 0700, and drop what a killed process was writing; unless another one may be writing."""
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        shutil.rmtree(self.tmp, ignore_errors=True)
+        if alone:
+            shutil.rmtree(self.tmp, ignore_errors=True)
         for folder in (self.tmp, self.zips):
             folder.mkdir(mode=0o700, exist_ok=True)
 

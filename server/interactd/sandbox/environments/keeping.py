@@ -37,7 +37,7 @@ class Artifacts:
 
     async def start(self, *, alone: bool = True) -> None:
         """Remove what a killed daemon left half-done: files being written, contents without a row, old archives."""
-        await asyncio.to_thread(self.contents.make)
+        await asyncio.to_thread(self.contents.make, alone=alone)
         if alone:
             await self._tidy()
         await self.sweep_zips()
