@@ -117,10 +117,11 @@ def new_file(target: Path, *, replace: bool, notes: Path) -> Generator[tuple[Wri
     finally:
         with contextlib.suppress(OSError):
             note.unlink(missing_ok=True)
+            notes.rmdir()
 
 
 def remove_unfinished(notes: Path) -> None:
-    """Remove what a killed process was writing, wherever that was."""
+    """Remove what a killed process was writing, wherever that was, and its notes."""
     for note in notes.glob(".*.part"):
         with contextlib.suppress(OSError, ValueError):
             part = Path(note.read_text(encoding="utf-8", errors="surrogateescape"))
@@ -128,6 +129,8 @@ def remove_unfinished(notes: Path) -> None:
             if part.name == note.name:
                 part.unlink(missing_ok=True)
             note.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        notes.rmdir()
 
 
 def _sync(folder: Path) -> None:
