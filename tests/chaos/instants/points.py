@@ -7,6 +7,8 @@ that a successor could see, but for what SQLite and the kernel do themselves.
 
 from __future__ import annotations
 
+import errno
+import inspect
 import os
 import signal
 import sqlite3
@@ -23,8 +25,9 @@ TRACE: Final = "INTERACTD_CHAOS_TRACE"
 """The file that every point is written to, one a line; without it nothing is armed."""
 DIE: Final = "INTERACTD_CHAOS_DIE"
 """`point#n`: die at its n-th time. With `!` at the end the file that is about to be written is made, and is empty."""
-FAIL: Final = "INTERACTD_CHAOS_FAIL"
-"""`point#n`: from its n-th time on the disk is full, for as long as the file named by `INTERACTD_CHAOS_FULL` is there."""
+FULL: Final = "FULL:"
+"""Before a point of `DIE`: do not die there; the disk is full from then on, for `FULL_S`."""
+FULL_S: Final = 0.7
 CHANGES: Final = frozenset(
     (
         "open",
@@ -48,7 +51,9 @@ class _Points:
         self._pid = os.getpid()
         self._trace = os.open(trace, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._torn = die.endswith("!")
-        self._die, _, number = die.removesuffix("!").rpartition("#")
+        self._fills = die.startswith(FULL)
+        self._full_until = 0.0
+        self._die, _, number = die.removeprefix(FULL).removesuffix("!").rpartition("#")
         self._number = int(number or 0)
         self._seen: Counter[str] = Counter()
         self._lock = threading.RLock()
@@ -60,7 +65,14 @@ class _Points:
         with self._lock:
             self._seen[point] += 1
             last = point == self._die and self._seen[point] == self._number
-            os.write(self._trace, f"{point}{' DIED' if last else ''}\n".encode())
+            what = (" FULL" if self._fills else " DIED") if last else ""
+            os.write(self._trace, f"{point}{what}\n".encode())
+            if self._fills:
+                if last:
+                    self._full_until = time.monotonic() + FULL_S
+                if time.monotonic() < self._full_until:
+                    _no_room(point)
+                return
             if not last:
                 return
             if self._torn and opened is not None:
@@ -82,9 +94,21 @@ class _Points:
             if os.fsdecode(path).startswith(_DULL):
                 return
             opened = arguments
-        where = _where(sys._getframe(1))
+        where = _where(inspect.currentframe())
         if where:
             self.reach(f"{event.removeprefix('os.')}:{where}", opened)
+
+
+def _no_room(point: str) -> None:
+    """Refuse what needs room, as the kernel and SQLite do."""
+    kind = point.partition(":")[0]
+    if kind in ("commit", "vacuum"):
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        error.sqlite_errorname = "SQLITE_FULL"
+        raise error
+    if kind in ("open", "mkdir", "link", "symlink", "rename", "fsync"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _where(frame: FrameType | None) -> str:
@@ -95,13 +119,16 @@ def _where(frame: FrameType | None) -> str:
             return f"{name.rpartition('.')[2]}.{frame.f_code.co_name.strip('<>')}"
         if name.startswith(_NOT_OURS):
             return ""
+        if name == "concurrent.futures.thread":
+            # A thread that was given a call of the standard library's and nothing else.
+            return "in_a_thread"
         frame = frame.f_back
     return ""
 
 
 def _jobs() -> str:
     """What the store's writer commits, as far as this is its thread."""
-    frame = sys._getframe(1)
+    frame = inspect.currentframe()
     while frame is not None:
         if frame.f_code.co_name == "_batch":
             return "+".join(sorted({_name(job.run) for job in frame.f_locals["jobs"]}))
@@ -137,7 +164,7 @@ def arm() -> None:
             word = sql.lstrip()[:12].upper()
             if not word.startswith(("COMMIT", "VACUUM", "PRAGMA WAL_C", "PRAGMA JOURN")):
                 return super().execute(sql, *parameters)
-            jobs = _jobs() or _where(sys._getframe(1))
+            jobs = _jobs() or _where(inspect.currentframe())
             if word.startswith("PRAGMA WAL_C") and not jobs:
                 return super().execute(sql, *parameters)
             kind = word.split()[0].lower().rstrip(";")
@@ -156,7 +183,7 @@ def arm() -> None:
     fsync = os.fsync
 
     def syncing(fd: Any) -> None:
-        if where := _where(sys._getframe(1)):
+        if where := _where(inspect.currentframe()):
             points.reach(f"fsync:{where}")
         fsync(fd)
 

@@ -271,7 +271,7 @@ class World:
 
 
 def alive(pid: int) -> bool:
-    """Whether anything of it may still write: its first thread is a zombie while others are in the middle of a commit."""
+    """Whether anything of it may still write: its first thread is a zombie while others are at a commit."""
     try:
         if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
             return True
