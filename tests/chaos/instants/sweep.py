@@ -61,8 +61,8 @@ def choose(points: Sequence[str], *, among: Iterable[str] = ("",), full: bool = 
     return chosen
 
 
-async def play(root: Path, scene: str, deaths: Iterable[str], *, two: bool = False) -> tuple[int, int]:
-    """Play the scene once for each; several deaths of one performance are separated by blanks.
+async def play(root: Path, deaths: Iterable[tuple[str, str]], *, two: bool = False) -> tuple[int, int]:
+    """Play a scene for each (scene, death); several deaths of one performance are separated by blanks.
 
     Returns:
         In how many it came to that, and how many points were not reached.
@@ -70,7 +70,7 @@ async def play(root: Path, scene: str, deaths: Iterable[str], *, two: bool = Fal
     reached = missed = 0
     began = time.monotonic()
     async with a_theatre(root / "home", two=two) as (world, plans):
-        for number, death in enumerate(deaths, 1):
+        for number, (scene, death) in enumerate(deaths, 1):
             try:
                 async with asyncio.timeout(WITHIN_S), performance(world, plans, number, *death.split()) as stage:
                     await SCENES[scene](stage)
@@ -81,5 +81,5 @@ async def play(root: Path, scene: str, deaths: Iterable[str], *, two: bool = Fal
                 reached += 1
             else:
                 missed += 1
-    print(f"{scene}: {reached} of {reached + missed} instants in {time.monotonic() - began:.0f} s")
+    print(f"{reached} of {reached + missed} instants in {time.monotonic() - began:.0f} s")
     return reached, missed

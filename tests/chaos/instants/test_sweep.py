@@ -18,20 +18,18 @@ pytestmark = [
     pytest.mark.anyio,
     pytest.mark.skipif(os.name != "posix" or shutil.which("bwrap") is None, reason="SIGKILL, fork and a sandbox"),
 ]
-FEW = {
-    "run": ("commit-done:SqliteLedger.reserve#1", "commit:SqliteStore.append.append#2"),
-    "places": ("commit:SqliteStore.put_environment#2",),
-    "archive": ("link:writing.new_file#1", "commit:SqliteArchive.finish.insert#1"),
-    "schedules": ("rename:store._write#1",),
-    "questions": ("commit-done:SqliteStore.answer#1",),
-}
+FEW = (
+    # The first one, because it looks for what is left in the whole store.
+    ("archive", "link:writing.new_file#1"),
+    ("run", "commit-done:SqliteLedger.reserve#1"),
+    ("questions", "commit-done:SqliteStore.answer#1"),
+    ("schedules", "rename:store._write#1"),
+)
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("scene", FEW)
-async def test_a_death_in_the_gaps_that_matter_most(tmp_path: Path, scene: str) -> None:
-    reached, _ = await play(tmp_path, scene, FEW[scene])
-    assert reached == len(FEW[scene]), "they are where they were"
+async def test_a_death_in_some_gaps_that_matter(tmp_path: Path) -> None:
+    assert await play(tmp_path, FEW) == (len(FEW), 0), "they are where they were"
 
 
 @pytest.mark.long
@@ -39,7 +37,7 @@ async def test_a_death_in_the_gaps_that_matter_most(tmp_path: Path, scene: str) 
 @pytest.mark.parametrize("scene", SCENES)
 async def test_a_death_at_every_instant(tmp_path: Path, scene: str) -> None:
     deaths = choose(await record(tmp_path / "record", scene))
-    reached, missed = await play(tmp_path / "play", scene, deaths)
+    reached, missed = await play(tmp_path / "play", [(scene, death) for death in deaths])
     # The last times of what is done more or less often are not always there.
     assert reached > missed
 
@@ -50,8 +48,10 @@ async def test_a_death_at_every_instant(tmp_path: Path, scene: str) -> None:
 async def test_a_disk_that_fills_up_at_every_instant(tmp_path: Path, scene: str) -> None:
     if scene == "handover":
         pytest.skip("a daemon that leaves on a full disk is another story")
-    deaths = choose(await record(tmp_path / "record", scene), full=True)
-    await play(tmp_path / "play", scene, deaths)
+    points = await record(tmp_path / "record", scene)
+    # A daemon that finds no room to begin with does not begin, and says so.
+    deaths = choose(points[points.index("commit:SqliteStore.create_session") :], full=True)
+    await play(tmp_path / "play", [(scene, death) for death in deaths])
 
 
 @pytest.mark.long
@@ -59,7 +59,7 @@ async def test_a_disk_that_fills_up_at_every_instant(tmp_path: Path, scene: str)
 @pytest.mark.parametrize("scene", ["run", "questions", "archive"])
 async def test_a_death_at_every_instant_while_another_daemon_works_on_the_same_data(tmp_path: Path, scene: str) -> None:
     deaths = choose(await record(tmp_path / "record", scene), among=("commit", "rename", "remove", "link"))
-    reached, missed = await play(tmp_path / "play", scene, deaths, two=True)
+    reached, missed = await play(tmp_path / "play", [(scene, death) for death in deaths], two=True)
     assert reached > missed
 
 
@@ -74,8 +74,8 @@ async def test_a_death_at_every_instant_of_what_the_next_daemon_does_about_it(tm
             await SCENES["run"](stage)
         points = passed(stage.trace)
     after = points[points.index(f"{first.partition('#')[0]} DIED") + 1 :]
-    seconds = [f"{first} {second}" for second in choose(after) if second.endswith("#1")]
-    reached, missed = await play(tmp_path / "play", "run", seconds)
+    seconds = [("run", f"{first} {second}") for second in choose(after) if second.endswith("#1")]
+    reached, missed = await play(tmp_path / "play", seconds)
     assert reached > missed
 
 
