@@ -85,7 +85,8 @@ class Stage:
         """Wait until a run rests."""
         while True:
             try:
-                return await self.world.ended(id)
+                # What found no room before it began is taken up by the sweeper, within a minute.
+                return await self.world.ended(id, within_s=150)
             except Gone:
                 await self.revive()
             except Failed as error:

@@ -17,7 +17,7 @@ from chaos.runs.kit.plans import Plans
 from chaos.runs.kit.world import World, a_world
 
 PRICES: Final = "[prices.fake]\ninput = 1\noutput = 1\n"
-WITHIN_S: Final = 120.0
+WITHIN_S: Final = 240.0
 DULL: Final = ("base._fill", "_checkpoint")
 """Hundreds of links that are made once for all; and what SQLite does by itself."""
 CHORES: Final = ("index_piece", "resume", "undo_piece", "clear_piece", "prune", "trim", "sweep")
