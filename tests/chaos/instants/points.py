@@ -75,7 +75,8 @@ class _Points:
                 return
             if not last:
                 return
-            if self._torn and opened is not None:
+            # One that is relative to an open folder cannot be told from one in this process's own.
+            if self._torn and opened is not None and Path(os.fsdecode(opened[0])).is_absolute():
                 self._die = ""
                 path, _, flags = opened
                 os.close(os.open(path, flags & ~os.O_EXCL, 0o600))
