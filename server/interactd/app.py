@@ -56,7 +56,7 @@ class App:
             config_file=str(paths.config_file),
         )
         store = SqliteStore(paths.database)
-        credentials = Credentials(paths)
+        self._credentials = credentials = Credentials(paths)
         watch = ClockWatch(grace_s=config.retention.of("clock_grace") or 0.0)
         self.environments = LocalEnvironments(
             paths,
@@ -103,6 +103,7 @@ class App:
 
     async def start(self) -> None:
         """Open the store and take up what was left unfinished."""
+        await asyncio.to_thread(self._credentials.tidy)
         await self.engine.start()
 
     async def drain(self, timeout_s: float) -> bool:

@@ -332,6 +332,18 @@ async def test_a_secret_is_replaced_at_once_or_with_a_day_for_both(tmp_path: Pat
             await r.schedules.rotate_secret(id, revocation="sometime")  # pyright: ignore[reportArgumentType]
 
 
+async def test_a_rotation_that_is_made_again_leaves_valid_what_the_receiver_has(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r, receiver() as to:
+        id, old = await hook(r, to)
+        # The answer to the first one is lost with the daemon that gave it.
+        await r.schedules.rotate_secret(id)
+        made = await r.schedules.rotate_secret(id)
+        await r.turn()
+        (got,) = await to.received(1)
+        assert verified(got, old)
+        assert verified(got, made.new_signing_secret or "")
+
+
 async def test_the_secret_is_shown_once_and_in_no_row_or_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     async with rig(tmp_path) as r, receiver(status(500)) as to:

@@ -13,6 +13,7 @@ import pytest
 
 from engine.kit import PATIENCE_S, Rig, ScriptedModel, called, ended, rig, texts, until
 from interactd.models.port import StepDelta
+from interactd.store.archive_port import Journal
 
 pytestmark = pytest.mark.anyio
 TOOL = {"type": "function", "name": "add", "parameters": {"type": "object"}}
@@ -114,6 +115,54 @@ async def test_a_daemon_whose_lease_may_be_over_looks_before_it_calls_a_model(tm
             await lease.check(sent.interaction)
         await b.store.settle(taken.id, taken.epoch, "completed", now=b.clock.now)
         gate.set()
+
+
+async def test_halves_of_an_answer_that_come_through_two_daemons_at_once_add_up(tmp_path: Path) -> None:
+    async with two(tmp_path / "db") as (a, b):
+        for number in range(20):
+            session = await a.engine.create_session(tools=[TOOL])
+            a.model.script([*called("add", {}, "c1", 0), *called("add", {}, "c2", 1), *ended("tool_calls")])
+            asked = await a.turn(session.id, f"t{number}")
+            id = asked.interaction.id
+            await asyncio.gather(
+                a.engine.respond(id, [{"call_id": "c1", "result": "1"}]),
+                b.engine.respond(id, [{"call_id": "c2", "result": "2"}]),
+                b.engine.respond(id, [{"call_id": "c1", "result": "1"}]),
+            )
+
+            async def terminal(id: str = id) -> bool:
+                return (await a.engine.get_interaction(id)).interaction.terminal
+
+            await until(terminal)
+            done = await a.engine.get_interaction(id)
+            assert done.interaction.status == "completed"
+            answers = sorted(step.body["call_id"] for step in done.steps if step.type == "function_result")
+            assert answers == ["c1", "c2"]
+
+
+async def test_what_a_dead_daemon_was_importing_and_exporting_goes_while_another_one_lives(tmp_path: Path) -> None:
+    async with two(tmp_path / "db") as (a, b):
+        archive = a.store.archive
+        living = b.engine._core.lease.id  # pyright: ignore[reportPrivateUsage]
+        files: dict[str, list[Path]] = {}
+        for runner in ("rnr_dead", living):
+            note = archive.folder / "exports" / ".under-way" / runner / f".{runner}.zip.part"
+            files[runner] = [archive.folder / "imports" / runner / "x" / "index.db", tmp_path / note.name, note]
+            for file in files[runner]:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(str(tmp_path / note.name))
+
+        async def delete_one() -> None:
+            # Nothing of it may be left in any file when this is answered.
+            await a.engine.delete_session((await a.engine.create_session()).id)
+
+        await archive.begin(Journal("imp_1", [], a.clock.now, "rnr_dead"))
+        await delete_one()
+        assert [file for file in files["rnr_dead"] if file.exists()] == []
+        assert [file for file in files[living] if not file.exists()] == []
+        await archive.begin(Journal("imp_2", [], a.clock.now, living))
+        await delete_one()
+        assert await archive.undo("imp_2"), "what a living one is at is not given up"
 
 
 async def test_a_turn_is_cancelled_from_another_daemon_and_keeps_what_had_come(tmp_path: Path) -> None:

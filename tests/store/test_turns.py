@@ -167,6 +167,25 @@ async def test_a_cancel_from_outside_fences_the_runner(store: Store) -> None:
     await turn(store, session.id, previous=id)
 
 
+async def test_an_answer_and_its_claim_are_one_and_only_for_who_saw_all_of_it(store: Store) -> None:
+    session = await create(store)
+    id = await start(store, session.id)
+    waits = await store.settle(id, 1, "requires_action", steps=[said("a?"), said("b?")], now=1.0)
+    seen = len(await store.get_steps(id))
+    half = await store.answer(waits, seen, [said("a")], pending={"n": 1}, goes_on=False, now=2.0)
+    assert half is not None
+    assert (half[0].status, half[0].epoch, half[1][0].seq) == ("requires_action", 1, seen)
+    # It was read before the first half came.
+    assert await store.answer(waits, seen, [said("b")], pending={"n": 2}, goes_on=True, now=3.0) is None
+    assert (await store.get_interaction(id)).status == "requires_action"
+    whole = await store.answer(waits, seen + 1, [said("b")], pending={"n": 2}, goes_on=True, now=3.0)
+    assert whole is not None
+    assert (whole[0].status, whole[0].epoch, whole[1][0].seq) == ("in_progress", 2, seen + 1)
+    assert await store.pending(id) == {"n": 2}
+    assert await store.answer(waits, seen + 2, [said("c")], pending={}, goes_on=True, now=4.0) is None
+    assert len(await store.get_steps(id)) == seen + 2
+
+
 async def test_usage_adds_up_over_runs(store: Store) -> None:
     session = await create(store)
     id = await start(store, session.id)

@@ -89,8 +89,8 @@ class LocalEngine:
         )
         self._queue = Queue(self._core)
         self._retention = retention or RetentionSettings()
-        self._tending = Tending(self._core, self._queue, self._retention)
         self._archive = ArchiveService(self._core)
+        self._tending = Tending(self._core, self._queue, self._retention, self._tidy)
         self._keeper = Keeper(self._core, self._queue)
         self._schedules = schedules
         if schedules is not None:
@@ -106,7 +106,7 @@ class LocalEngine:
         if self._core.environments is not None:
             await self._core.environments.start()
         self._started_at = self._core.clock()
-        await self._archive.start(alone=not self._core.others.live)
+        await self._archive.tidy()
         await self._core.look_at_clock()
         await adopt(self._core, self._queue)
         self._watches = [
@@ -225,10 +225,17 @@ class LocalEngine:
         return await self._core.finish(self._delete(session_id, caller))
 
     async def _delete(self, session_id: str, caller: Caller) -> Receipt:
+        # A daemon that died may have been writing it somewhere.
+        await self._tidy()
         receipt = await sessions.delete(self._core, self._queue, session_id, caller=caller)
         await artifacts.forget(self._core, receipt.session_id)
         retention = self._core.retention
         return receipt if retention is None else await retention.receipt(receipt.session_id) or receipt
+
+    async def _tidy(self) -> None:
+        # Who came just now is alive, too.
+        await self._keeper.look()
+        await self._archive.tidy()
 
     async def keep_session(self, session_id: str, ttl_s: float | None = None, *, caller: Caller = LOCAL) -> Session:
         return await sessions.keep(self._core, session_id, ttl_s, caller=caller)
@@ -390,6 +397,7 @@ class LocalEngine:
         progress: Progress | None = None,
         caller: Caller = LOCAL,
     ) -> Imported | None:
+        await self._keeper.look()
         return await self._archive.import_(
             path,
             dry_run=dry_run,

@@ -23,6 +23,7 @@ from interactd.errors import Conflict, InvalidArgument
 from interactd.nouns import Caller, Interaction, Json, Session, Step
 from interactd.store.port import IdempotencyKey
 
+_TRIES = 5
 _FIELDS = ("call_id", "result", "is_error", "name", "type")
 
 
@@ -45,7 +46,15 @@ async def respond(
     decides = any(str(one["call_id"]).startswith(ASK_PREFIX) for one in given)
     whose = (began, caller.connection) if decides else (caller.connection, began)
     connection = await connection_for(core, interaction, whose)
-    return await core.finish(_respond(core, queue, interaction, given, key, caller, connection))
+    for _ in range(_TRIES):
+        done = await core.finish(_respond(core, queue, interaction, given, key, caller, connection))
+        if done is not None:
+            return done
+    raise Conflict(
+        f"Interaction {interaction.id} is being answered by others.",
+        repair="Make the same call again: what was answered so stays so.",
+        interaction_id=interaction.id,
+    )
 
 
 async def _respond(
@@ -56,7 +65,8 @@ async def _respond(
     key: IdempotencyKey | None,
     caller: Caller,
     connection: str | None,
-) -> Result:
+) -> Result | None:
+    """Answer; `None` when another daemon's answer came in between, so that this one has to be looked at anew."""
     async with core.session_lock(interaction.session_id):
         core.check_accepting()
         interaction = await core.store.get_interaction(interaction.id)
@@ -85,22 +95,22 @@ async def _respond(
             await core.store.set_expiry(session.id, session.ttl_s, session.expires_at)
         await _keep_standing(core, session, interaction.id, waiting, fresh)
         before = Note.read(await core.store.pending(interaction.id))
-        if len(made) < len(waiting):
+        goes_on = len(made) == len(waiting)
+        if goes_on:
+            note = replace(before.answered(), connection=connection, cwd=before.cwd or caller.cwd)
+        else:
             left = [step for step in waiting if step.body["id"] not in {result["call_id"] for result in fresh}]
             note = replace(before, due=due_of(left))
-            await core.store.append(interaction.id, interaction.epoch, made, pending=note.as_dict(), key=key)
+        answered = await core.store.answer(
+            interaction, len(steps), made, pending=note.as_dict(), goes_on=goes_on, now=now, key=key
+        )
+        if answered is None:
+            return None
+        claimed, written = answered
+        if goes_on:
+            queue.launch(claimed, session, [*steps, *written], note)
+        else:
             core.asked.set()
-            return await result_of(core, queue, interaction, session)
-        claimed = await core.store.claim(interaction.id, from_status=("requires_action",), now=now)
-        if claimed is None:
-            raise Conflict(
-                f"Interaction {interaction.id} cannot go on just now.",
-                repair="Call get_interaction to see why.",
-                interaction_id=interaction.id,
-            )
-        note = replace(before.answered(), connection=connection, cwd=before.cwd or caller.cwd)
-        written = await core.store.append(claimed.id, claimed.epoch, made, pending=note.as_dict(), key=key)
-        queue.launch(claimed, session, [*steps, *written], note)
         return await result_of(core, queue, claimed, session)
 
 

@@ -6,7 +6,7 @@ machine alone (claims, the tree's shortcuts), and the owner. The same rows give 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,12 +87,14 @@ CompareKind = Literal["sessions", "interactions", "environments", "triggers"]
 
 @dataclass(slots=True)
 class Journal:
-    """An import under way: what a crash leaves of it is undone at the next start."""
+    """An import under way: what a crash leaves of it is undone once its runner is dead."""
 
     id: str
     sessions: list[str]
     """Sessions that it makes; their turns are there before they are, and nobody sees a turn without a session."""
     started_at: float
+    runner: str | None = None
+    """The daemon that is at it."""
 
 
 @dataclass(slots=True)
@@ -163,8 +165,9 @@ class Archive(Protocol):
         """Do what is left, and make everything seen, at once. Raises: as `put`."""
         ...
 
-    async def undo(self, journal_id: str | None = None) -> bool:
-        """Remove what an import left that did not finish; returns whether there was one. None: whichever there is."""
+    async def undo(self, journal_id: str | None = None, *, living: Collection[str] = ()) -> bool:
+        """Remove what an import left that did not finish; returns whether there was one. None: whichever there is, but
+        for one that a living runner is at."""
         ...
 
 

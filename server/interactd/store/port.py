@@ -229,6 +229,22 @@ class Store(Protocol):
         of its session is in progress."""
         ...
 
+    async def answer(
+        self,
+        waits: Interaction,
+        seen: int,
+        steps: Sequence[Step],
+        *,
+        pending: Json,
+        goes_on: bool,
+        now: float,
+        key: IdempotencyKey | None = None,
+    ) -> tuple[Interaction, list[Step]] | None:
+        """Append answers to an interaction that waits for them (`requires_action`), and where it `goes_on` take it for
+        running, all at once: no crash may come in between, for what was asked would be asked again. `None` if it no
+        longer waits as it did when it had `seen` steps: somebody else answered."""
+        ...
+
     async def append(
         self,
         interaction_id: str,

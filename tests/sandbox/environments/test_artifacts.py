@@ -45,6 +45,20 @@ async def test_new_and_changed_files_are_kept_and_the_others_are_not(w: World) -
     assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
 
 
+async def test_a_second_daemon_that_starts_leaves_alone_what_the_first_is_keeping(w: World) -> None:
+    folder = w.environments._kept.contents  # pyright: ignore[reportPrivateUsage]
+    being_written = folder.tmp / "half"
+    being_written.write_bytes(b"of the first daemon's file")
+    for lives in (True, False):
+        if not lives:
+            os.close(folder._held)  # pyright: ignore[reportPrivateUsage] - as its death does
+            folder._held = -1  # pyright: ignore[reportPrivateUsage]
+        second = Contents(folder.root)
+        second.make()
+        assert being_written.exists() is lives, "what is there when nobody holds it is a dead daemon's"
+        second.close()
+
+
 async def test_a_run_that_goes_on_after_a_pause_or_a_crash_keeps_its_early_files_too(w: World) -> None:
     environment = await w.environments.create({})
     mine, other = await w.interaction(), await w.interaction()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from chaos.instants.points import DIE, TRACE
 from interactd.errors import InvalidArgument, SandboxUnavailable, StorageFull
 from interactd.sandbox.disks import Disks, image, loops
 from interactd.sandbox.launchers.bubblewrap import owner
@@ -354,6 +356,51 @@ async def test_after_a_kill_the_next_start_unmounts_recovers_and_goes_on(tmp_pat
         assert [one for one in loops.mounts_below(folders) if one.target != folders] == []
         async with w.environments.lease(environment, await w.interaction()) as space:
             assert (await space.run_bash("cat kept; echo on")).output == "synced\non\n"
+
+
+FORKING = """
+import asyncio, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from chaos.instants.points import arm
+from sandbox.environments.kit import World
+
+async def main():
+    w = World(Path(sys.argv[2]))
+    await w.store.open()
+    await w.environments.start()
+    made = await w.environments.create({})
+    async with w.environments.lease(made.id, await w.interaction()) as space:
+        await space.run_bash("echo synced > kept; sync")
+    print(made.id, flush=True)
+    arm()
+    await w.environments.create({"from_environment": made.id})
+
+asyncio.run(main())
+"""
+
+
+async def test_an_environment_can_be_used_and_forked_after_a_kill_in_the_middle_of_its_being_forked(
+    tmp_path: Path,
+) -> None:
+    home, tests = tmp_path / "home", Path(__file__).parents[2]
+    victim = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", FORKING, str(tests), str(home)),
+        stdout=subprocess.PIPE,
+        env={**os.environ, TRACE: str(tmp_path / "trace"), DIE: "open:image.copy#1"},
+    )
+    said, _ = await asyncio.wait_for(victim.communicate(), 60)
+    assert victim.returncode == -signal.SIGKILL
+    # Its helper unmounts what was held still, and a file system that is unmounted frozen is frozen for good.
+    folders, environment = home / "data" / "environments", said.decode().strip()
+    deadline = time.monotonic() + 20
+    while loops.mounts_below(folders) and time.monotonic() < deadline:
+        time.sleep(0.01)  # noqa: ASYNC251
+    async with world(home, numbers_from=100) as w, asyncio.timeout(60):
+        fork = await w.environments.create({"from_environment": environment})
+        for one in (environment, fork.id):
+            async with w.environments.lease(one, await w.interaction()) as space:
+                assert (await space.run_bash("cat kept; echo on > on; cat on")).output == "synced\non\n"
 
 
 async def test_an_image_that_was_frozen_when_the_daemon_was_killed_is_thawed(tmp_path: Path) -> None:

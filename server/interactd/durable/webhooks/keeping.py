@@ -65,6 +65,7 @@ class SigningSecrets:
 
     async def sweep(self, used: set[str], now: float) -> None:
         """Remove secrets whose webhook was never made, or is gone: a crash came in between."""
+        await asyncio.to_thread(self._vault.tidy)
         kept: list[Any] = await asyncio.to_thread(self._vault.list)
         lost = [one.id for one in kept if one.id not in used and one.created_at < now - _ORPHAN_S]
         await self.forget([{"ref": ref} for ref in lost])

@@ -33,6 +33,7 @@ from interactd.store.schedules_port import EVENTS, PING, Delivery, ScheduleStore
 
 ALL: Final = "*"
 DELIVERY_STATUSES: Final = ("pending", "delivered", "failed")
+_KEPT_SECRETS: Final = 3
 REVOCATIONS: Final = ("revoke_previous_secrets_after_h24", "revoke_previous_secrets_immediately")
 _CHANGES: Final = (
     "uri",
@@ -283,7 +284,9 @@ class Webhooks:
             now, was = self._clock(), webhook.updated_at
             row = await self._secrets.keep(id, secret)
             live = [one for one in webhook.signing_secrets if one["expire_at"] is None or one["expire_at"] > now]
-            kept = [] if how == REVOCATIONS[1] else live[:1]
+            # More than the last one: a rotation whose answer a crash took is made again, and what the receiver has is
+            # then the one before that.
+            kept = [] if how == REVOCATIONS[1] else live[:_KEPT_SECRETS]
             gone = [one for one in webhook.signing_secrets if one not in kept]
             for one in kept:
                 one["expire_at"] = min(one["expire_at"] or now + ROTATION_S, now + ROTATION_S)

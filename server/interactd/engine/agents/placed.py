@@ -17,13 +17,14 @@ from interactd.engine.agents.stay import Stay
 from interactd.engine.agents.told import told_once
 from interactd.engine.money.money import agents_budgets
 from interactd.engine.run.runner import Run
-from interactd.errors import Deleted, Expired, Fenced, InteractdError, NotFound, SandboxUnavailable
+from interactd.errors import Deleted, Expired, Fenced, InteractdError, NotFound, SandboxUnavailable, StorageFull
 from interactd.nouns import Json, Status, Step, Usage
-from interactd.sandbox.environments_port import Workspace
+from interactd.sandbox.environments_port import Artifact, Workspace
 
 log = logging.getLogger(__name__)
 
 CAPTURE_S: Final = 120.0
+FULL_PAUSE_S: Final = 1.0
 
 
 class PlacedRun(Run):
@@ -133,7 +134,7 @@ class PlacedRun(Run):
         if workspace is not None and self._stop != "fenced":
             try:
                 async with asyncio.timeout(CAPTURE_S):
-                    kept = await workspace.capture(self.interaction.id)
+                    kept = await self._captured(workspace)
                 log.info("%s: %d files kept", self.interaction.id, len(kept))
             except TimeoutError:
                 log.error("%s: keeping its files took longer than %.0f s", self.interaction.id, CAPTURE_S)
@@ -144,6 +145,17 @@ class PlacedRun(Run):
             await self._keep_requests(workspace)
         await stay.end()
         self.purse.leave()
+
+    async def _captured(self, workspace: Workspace) -> list[Artifact]:
+        """Keep its files. As with all that it made, a full disk holds it up and takes nothing away."""
+        while True:
+            try:
+                return await workspace.capture(self.interaction.id)
+            except StorageFull as error:
+                if self._stop or self._core.handing_over:
+                    raise
+                log.warning("%s: its files are kept when there is room: %s", self.interaction.id, error)
+                await asyncio.sleep(FULL_PAUSE_S)
 
     async def _keep_requests(self, workspace: Workspace) -> None:
         try:

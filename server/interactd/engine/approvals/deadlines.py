@@ -1,7 +1,7 @@
 """Answers by default: questions whose deadline has passed are answered by the engine, once.
 
 What is due is in the journal, so that a deadline that passed while no daemon was there is kept at the next start. The
-claim decides who answers: of two daemons one gets it, and what it writes is fenced like everything a runner writes.
+store decides who answers: of two daemons one does, and takes the run with it.
 """
 
 from __future__ import annotations
@@ -60,20 +60,22 @@ async def _answer(core: Core, queue: Queue, interaction_id: str) -> bool:
     async with core.session_lock(interaction.session_id):
         if core.handing_over:
             return False
+        interaction = await core.store.get_interaction(interaction_id)
         steps = await core.store.get_steps(interaction_id)
         now = core.clock()
         waiting = unanswered(steps)
         over = [step for step in waiting if (step.state or {}).get("due", now + 1) <= now]
         if not over:
             return False
-        claimed = await core.store.claim(interaction_id, from_status=("requires_action",), now=now)
-        if claimed is None:
-            return False
         note = Note.read(await core.store.pending(interaction_id)).answered()
         left = [step for step in waiting if step not in over]
         note = replace(note, due=due_of(left))
         made = [by_default(step) for step in over]
-        written = await core.store.append(claimed.id, claimed.epoch, made, pending=note.as_dict(), durable=True)
+        # Read before the steps: whoever took it since has raised its epoch.
+        answered = await core.store.answer(interaction, len(steps), made, pending=note.as_dict(), goes_on=True, now=now)
+        if answered is None:
+            return False
+        claimed, written = answered
         session = await core.store.get_session(claimed.session_id)
         log.info("%s: %d questions answered by default", claimed.id, len(made))
         queue.launch(claimed, session, [*steps, *written], note)

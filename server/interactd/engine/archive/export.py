@@ -20,9 +20,14 @@ from interactd.store.archive_port import KINDS, Archive, Snapshot
 _NO_ROOM: Final = {28, 122}  # ENOSPC, EDQUOT
 
 
+def notes(archive: Archive) -> Path:
+    """The folder in which it is noted, by runner, where exports are being written."""
+    return archive.folder / "exports" / ".under-way"
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What goes into an archive, and where it is written."""
+    """What goes into an archive, where it is written, and by whom."""
 
     target: Path
     owner: str
@@ -31,6 +36,7 @@ class Wanted:
     with_files: bool = False
     """The files of environments too."""
     replace: bool = False
+    runner: str = "nobody"
 
 
 Report = Callable[[str, int], None]
@@ -61,7 +67,10 @@ def export(
     for attempt in range(3):
         try:
             with archive.snapshot(wanted.owner, wanted.sessions) as snapshot:
-                with new_file(wanted.target, replace=wanted.replace) as (out, digest):
+                with new_file(wanted.target, replace=wanted.replace, notes=notes(archive) / wanted.runner) as (
+                    out,
+                    digest,
+                ):
                     work = _Work(out, snapshot, carrier, agents, report, wanted.with_files)
                     work.all()
                     manifest = Manifest(now, version, schema, wanted.owner, work.counts, work.left_out)

@@ -53,6 +53,7 @@ class Import:
         *,
         carrier: Carrier | None,
         agents: KeptAgents | None,
+        runner: str,
         schema: int,
         now: float,
         report: Report,
@@ -61,7 +62,7 @@ class Import:
         self._store, self._wish = archive, wish
         self._carrier, self._agents = carrier, agents
         self._schema, self._now, self._report, self._loop = schema, now, report, loop
-        self._journal = Journal(new_ulid(), [], now)
+        self._journal = Journal(new_ulid(), [], now, runner)
         self._made: list[str] = []
         self._put = 0
 
@@ -73,7 +74,8 @@ class Import:
             Conflict: what is here differs from what is in it, or was deleted here.
             StorageFull, StorageError: nothing of it was kept.
         """
-        folder = self._store.folder / "imports" / self._journal.id
+        # By runner, so that everybody knows whose it is.
+        folder = self._store.folder / "imports" / str(self._journal.runner) / self._journal.id
         folder.mkdir(mode=0o700, parents=True)
         try:
             with opened(self._wish.path) as archive:
@@ -86,6 +88,8 @@ class Import:
             raise _no_room(error, self._store.folder) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                folder.parent.rmdir()
 
     def _run(self, archive: Opened, index: Index) -> Imported:
         if archive.manifest.schema > self._schema:

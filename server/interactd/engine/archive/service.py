@@ -16,8 +16,9 @@ from typing import Any, Final, Generic, TypeVar, cast
 
 from interactd.agents.port import KeptAgents
 from interactd.engine.archive.answers import Exported, Imported, Progress
-from interactd.engine.archive.export import Report, Wanted, export
+from interactd.engine.archive.export import Report, Wanted, export, notes
 from interactd.engine.archive.importing import Import, Wish
+from interactd.engine.archive.writing import remove_unfinished
 from interactd.engine.checks.text import check_text
 from interactd.engine.core import Core
 from interactd.errors import InteractdError, InvalidArgument, NotFound, StorageError
@@ -86,9 +87,11 @@ class ArchiveService:
             whole = [await self._exportable(one, caller) for one in session_ids]
         key = ("export", caller.owner, None if whole is None else tuple(whole), path, with_environments, replace)
 
+        runner = self._core.lease.id
+
         def work(report: Report) -> Coroutine[Any, Any, Exported]:
             target = self._target(path, caller)
-            return self._export(Wanted(target, caller.owner, whole, with_environments, replace), report)
+            return self._export(Wanted(target, caller.owner, whole, with_environments, replace, runner), report)
 
         return await self._do(key, work, wait_s, progress)
 
@@ -170,14 +173,14 @@ class ArchiveService:
             await core.store.check()
         schema = int((await core.store.stats())["schema"])
         async with self._importing:
-            if not core.others.live:
-                # Nobody else can be importing: what is noted is a dead daemon's.
-                await self._archive.undo()
+            # This one is not at it, or it would have the lock.
+            await self._archive.undo(living=core.others.live)
             work = Import(
                 self._archive,
                 wish,
                 carrier=self._carrier(),
                 agents=self._agents(),
+                runner=core.lease.id,
                 schema=schema,
                 now=core.clock(),
                 report=report,
@@ -261,19 +264,22 @@ class ArchiveService:
         job.stop.set()
         await asyncio.wait({job.task}, timeout=_STOP_S)
 
-    async def start(self, *, alone: bool) -> None:
-        """Remove what a killed process was writing, unless another daemon works here too and it may be that one's."""
-        if alone and getattr(self._core.store, "archive", None) is not None:
-            await asyncio.to_thread(self._tidy)
-            try:
-                await self._archive.undo()
-            except InteractdError as error:
-                log.warning("what an import left is removed when the store is idle: %s", error)
+    async def tidy(self) -> None:
+        """Remove what dead daemons were exporting and importing; what a living one is at stays."""
+        if getattr(self._core.store, "archive", None) is None:
+            return
+        living = self._core.others.live | {self._core.lease.id}
+        await asyncio.to_thread(self._tidy, living)
+        try:
+            await self._archive.undo(living=living)
+        except InteractdError as error:
+            log.warning("what an import left is removed later: %s", error)
 
-    def _tidy(self) -> None:
-        shutil.rmtree(self._archive.folder / "imports", ignore_errors=True)
-        for part in self.exports.glob(".*.part"):
-            part.unlink(missing_ok=True)
+    def _tidy(self, living: frozenset[str]) -> None:
+        for folder in _of_the_dead(notes(self._archive), living):
+            remove_unfinished(folder)
+        for folder in _of_the_dead(self._archive.folder / "imports", living):
+            shutil.rmtree(folder, ignore_errors=True)
 
     async def aclose(self) -> None:
         """Stop everything that runs; nothing of it is left."""
@@ -318,3 +324,8 @@ def _free(path: Path) -> Path:
         number += 1
         found = path.with_name(f"{path.stem}-{number}{path.suffix}")
     return found
+
+
+def _of_the_dead(parent: Path, living: frozenset[str]) -> list[Path]:
+    """The folders of runners that are no more; silent ones are none, either, to whom anything is left."""
+    return [folder for folder in parent.iterdir() if folder.name not in living] if parent.is_dir() else []

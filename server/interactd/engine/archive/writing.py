@@ -77,8 +77,9 @@ class Sink:
 
 
 @contextmanager
-def new_file(target: Path, *, replace: bool) -> Generator[tuple[Writer, list[str]]]:
-    """Write an archive to `target`, which appears when it is whole; nothing is left of one that failed.
+def new_file(target: Path, *, replace: bool, notes: Path) -> Generator[tuple[Writer, list[str]]]:
+    """Write an archive to `target`, which appears when it is whole; nothing is left of one that failed. For whoever
+    comes after a death in the middle, `notes` has where it was being written (`remove_unfinished`).
 
     Yields the writer, and a list into which the file's own sha256 is put at the end.
 
@@ -90,8 +91,11 @@ def new_file(target: Path, *, replace: bool) -> Generator[tuple[Writer, list[str
         raise FileExistsError(17, "it is there already", str(target))
     part = target.with_name(f".{target.name}.{secrets.token_hex(6)}.part")
     digest: list[str] = []
-    fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    note = notes / part.name
+    notes.mkdir(mode=0o700, parents=True, exist_ok=True)
+    note.write_text(str(part), encoding="utf-8", errors="surrogateescape")
     try:
+        fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "w+b") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as out:
                 yield Writer(out), digest
@@ -110,6 +114,23 @@ def new_file(target: Path, *, replace: bool) -> Generator[tuple[Writer, list[str
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         raise
+    finally:
+        with contextlib.suppress(OSError):
+            note.unlink(missing_ok=True)
+            notes.rmdir()
+
+
+def remove_unfinished(notes: Path) -> None:
+    """Remove what a killed process was writing, wherever that was, and its notes."""
+    for note in notes.glob(".*.part"):
+        with contextlib.suppress(OSError, ValueError):
+            part = Path(note.read_text(encoding="utf-8", errors="surrogateescape"))
+            # A note that was cut short names nothing of ours.
+            if part.name == note.name:
+                part.unlink(missing_ok=True)
+            note.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        notes.rmdir()
 
 
 def _sync(folder: Path) -> None:

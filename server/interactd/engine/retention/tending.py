@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +27,11 @@ IMPORTS_S: Final = 86_400.0
 class Tending:
     """The engine's own task for what is kept."""
 
-    def __init__(self, core: Core, queue: Queue, settings: RetentionSettings) -> None:
+    def __init__(
+        self, core: Core, queue: Queue, settings: RetentionSettings, tidy: Callable[[], Awaitable[None]]
+    ) -> None:
+        """`tidy` removes what dead daemons were exporting and importing."""
+        self._tidy = tidy
         self._core = core
         self._queue = queue
         self._settings = settings
@@ -51,6 +56,7 @@ class Tending:
             return
         self._last = now
         await leftovers.clear(core)
+        await self._tidy()
         if core.may_delete():
             await self._trim()
             await self._copies()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import stat
+import time
 from pathlib import Path
 
 from interactd.errors import ConfigError
@@ -12,6 +14,7 @@ from interactd.paths import Paths
 
 BYTES = 32
 _SHORTEST = 20
+_DRAFT_S = 60.0
 
 
 def load_or_create(paths: Paths) -> str:
@@ -54,6 +57,7 @@ def renew(paths: Paths) -> str:
 
 def _write(path: Path, *, replace: bool) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _drop_drafts(path)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -74,3 +78,11 @@ def _write(path: Path, *, replace: bool) -> None:
                 draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _drop_drafts(path: Path) -> None:
+    """Remove what processes that were killed here left: the token may be in it. Writing one takes no minute."""
+    for old in path.parent.glob(f".{path.name}.*"):
+        with contextlib.suppress(OSError):
+            if old.stat().st_mtime < time.time() - _DRAFT_S:
+                old.unlink()

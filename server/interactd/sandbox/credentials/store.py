@@ -127,6 +127,13 @@ class Credentials:
             self._forget(credential_id)
         return gone
 
+    def tidy(self) -> None:
+        """Remove what a killed process was writing: it may hold secrets. Whoever changes something just now sees to it
+        itself."""
+        if _parts(self._file):
+            with contextlib.suppress(StorageError), _locked(self._lock, wait_s=0):
+                _drop_parts(self._file)
+
     def _row(self, credential_id: str) -> Json:
         try:
             row = self._read().get(check_id(credential_id))
@@ -174,6 +181,7 @@ class Credentials:
     @contextlib.contextmanager
     def _changing(self) -> Generator[dict[str, Json]]:
         with _locked(self._lock):
+            _drop_parts(self._file)
             rows = self._read()
             yield rows
             body = {"version": VERSION, "credentials": [rows[name] for name in sorted(rows)]}
@@ -240,6 +248,7 @@ def _write(file: Path, content: bytes) -> None:
             out.flush()
             os.fsync(out.fileno())
         part.replace(file)
+        _sync(file.parent)
     except OSError as exc:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
@@ -248,8 +257,29 @@ def _write(file: Path, content: bytes) -> None:
         ) from None
 
 
+def _sync(folder: Path) -> None:
+    """Have the new name outlive a power cut: rows of the store speak of what is in the file."""
+    if os.name == "posix":
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _parts(file: Path) -> list[Path]:
+    return list(file.parent.glob(f".{file.name}.*.part"))
+
+
+def _drop_parts(file: Path) -> None:
+    """Remove drafts of processes that died while they wrote. The caller holds the lock, so none is being written."""
+    for part in _parts(file):
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
-def _locked(file: Path) -> Generator[None]:
+def _locked(file: Path, wait_s: float = LOCK_S) -> Generator[None]:
     """Hold the change lock; each holder needs milliseconds, or a person's answer to the keyring."""
     try:
         import fcntl
@@ -264,7 +294,7 @@ def _locked(file: Path) -> Generator[None]:
             f"{file} cannot be opened ({exc.strerror})", repair="Mend its folder's permissions."
         ) from None
     try:
-        until = time.monotonic() + LOCK_S
+        until = time.monotonic() + wait_s
         while True:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -124,8 +124,13 @@ class Artifacts:
         return await self.list(interaction_id), done.left_out
 
     def _publish(self, done: Captured) -> None:
-        for one in done.kept:
-            self.contents.publish(one.part, one.sha256)
+        try:
+            for one in done.kept:
+                self.contents.publish(one.part, one.sha256)
+        except OSError as error:
+            raise StorageFull(
+                f"files could not be kept: {error.strerror}", repair="Make room on the disk, then ask again."
+            ) from error
 
     async def _unpublish(self, put: set[str]) -> None:
         unused = put - await self._store.kept_contents()

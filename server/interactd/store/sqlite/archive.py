@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import sqlite3
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, cast
@@ -113,8 +113,9 @@ class SqliteArchive:
 
         await self._write(insert, size=sum(map(_size, last.sessions)), durable=True)
 
-    async def undo(self, journal_id: str | None = None) -> bool:
-        there = await self._write(lambda db: arrival.condemn(db, journal_id))
+    async def undo(self, journal_id: str | None = None, *, living: Collection[str] = ()) -> bool:
+        alive = frozenset(living)
+        there = await self._write(lambda db: arrival.condemn(db, journal_id, alive))
         while await self._write(arrival.undo_piece):
             pass
         return there

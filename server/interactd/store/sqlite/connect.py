@@ -248,6 +248,14 @@ def translate(error: Exception, path: Path) -> InteractdError:
     return StorageError(f"{path}: {error}", repair="Look at server_status and the daemon's log.", path=str(path))
 
 
+def bytes_of(file: Path) -> int:
+    """Return the file's size; 0 when there is none."""
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
+
+
 def free_bytes(path: Path) -> int:
     """Return the bytes this user can still write on the file's disk; a large number when that cannot be told."""
     try:

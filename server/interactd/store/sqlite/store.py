@@ -212,6 +212,25 @@ class SqliteStore:
             lambda db: turns.claim(db, interaction_id, statuses, now, epoch, runner), self._write
         )
 
+    async def answer(
+        self,
+        waits: Interaction,
+        seen: int,
+        steps: Sequence[Step],
+        *,
+        pending: Json,
+        goes_on: bool,
+        now: float,
+        key: IdempotencyKey | None = None,
+    ) -> tuple[Interaction, list[Step]] | None:
+        values, size = rows.step_values(steps, now)
+        note, runner = rows.dump(pending), self.runners.id
+        taken = await self.runners.beating(
+            lambda db: turns.answer(db, waits, seen, values, note, key, now, runner, goes_on),
+            functools.partial(self._write, size=size, durable=True),
+        )
+        return None if taken is None else (taken, turns.steps_as_kept(steps, seen, values))
+
     async def append(
         self,
         interaction_id: str,
@@ -418,8 +437,8 @@ class SqliteStore:
         wal = self.file.with_name(self.file.name + "-wal")
         return {
             "path": str(self.file),
-            "bytes": _bytes(self.file),
-            "wal_bytes": _bytes(wal),
+            "bytes": connect.bytes_of(self.file),
+            "wal_bytes": connect.bytes_of(wal),
             "free_bytes": connect.free_bytes(self.file),
             **counts,
             "sqlite": sqlite3.sqlite_version,
@@ -473,13 +492,6 @@ class SqliteStore:
 
 def _not_open() -> StorageError:
     return StorageError("the store is not open", repair="Make the call again: the daemon is starting or stopping.")
-
-
-def _bytes(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except OSError:
-        return 0
 
 
 def _size(values: Sequence[Any]) -> int:

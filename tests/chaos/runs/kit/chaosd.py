@@ -69,6 +69,7 @@ def nursery(command: list[str]) -> None:
     """Fork daemons until stdin ends; then end those that are left."""
     from importlib import import_module
 
+    from chaos.instants.points import arm
     from interactd.daemon.main import main as daemon
     from interactd.paths import find
 
@@ -86,6 +87,7 @@ def nursery(command: list[str]) -> None:
             log = os.open(paths.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             for number in (1, 2):
                 os.dup2(log, number)
+            arm()
             os._exit(daemon(["--foreground"], build=build, command=command))
         alive.add(born)
         print(born, flush=True)

@@ -11,7 +11,10 @@ from interactd.paths import Paths
 from interactd.sandbox.launchers.bubblewrap.owner import uid_for
 
 STATE = {"daemon.json", "daemon.lock", "start.lock", "token", "log", "run"}
-DATA = {"agents", "artifacts", "environments", "interactd.db", "interactd.db-runners", "sandbox", "spare"}
+DATA = {
+    *("agents", "artifacts", "environments", "exports", "imports", "sandbox", "spare"),
+    *("interactd.db", "interactd.db-runners", "webhook-secrets.json", "webhook-secrets.lock"),
+}
 
 
 def left(paths: Paths, root: Path, daemons: Collection[int], nursery: int) -> list[str]:
@@ -26,6 +29,7 @@ def left(paths: Paths, root: Path, daemons: Collection[int], nursery: int) -> li
     found: list[str] = []
     nothing: set[str] = set()
     known = {paths.data: DATA, paths.data / "interactd.db-runners": nothing, root / "tmp": nothing}
+    known[paths.data / "imports"] = nothing
     for level in ("*", "*/*"):
         known |= {lock.parent: STATE for lock in root.glob(f"{level}/daemon.lock")}
         known |= {run: nothing for run in root.glob(f"{level}/run")}
@@ -54,6 +58,8 @@ def left(paths: Paths, root: Path, daemons: Collection[int], nursery: int) -> li
     active = {id for id, status in environments.items() if status == "active"}
     found += [f"folder {path}" for path in (paths.data / "environments").glob("*") if path.name not in active]
     found += [f"file {path}" for path in (paths.data / "artifacts").rglob(".*")]
+    found += [f"file {path}" for path in (paths.data / "artifacts" / "tmp").glob("*")]
+    found += [f"file {path}" for path in paths.data.glob(".*")]
     found += [f"folder {path}" for path in (paths.data / "sandbox").glob("probe-*")]
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -68,6 +69,12 @@ class Plans:
     def note(self, run: int) -> None:
         """Let the run do nothing but write into `log`, which keeps that file as it is then."""
         self._made[run] = [[f"r{run}-0-0-bash"]]
+
+    def let(self, run: int, rounds: Sequence[Sequence[Kind]]) -> None:
+        """Let the run make calls of these kinds, round by round."""
+        self._made[run] = [
+            [f"r{run}-{at}-{n}-{kind}" for n, kind in enumerate(kinds)] for at, kinds in enumerate(rounds)
+        ]
 
     def ids(self, run: int) -> list[str]:
         return [id for at in self.of(run) for id in at]

@@ -33,6 +33,7 @@ CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
 MS_BIND, MS_REC, MS_SLAVE, MS_NOSUID, MS_NODEV = 0x1000, 0x4000, 1 << 19, 0x2, 0x4
 NS_GET_USERNS = 0xB701
 MNT_DETACH = 2
+FITHAW = 0xC0045878
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -141,6 +142,16 @@ def own_children() -> list[int]:
     return found
 
 
+def thaw(target: str) -> None:
+    """Undo what the daemon froze to copy it. Nobody can once it is unmounted, and mounted anew it is frozen still."""
+    with contextlib.suppress(OSError):
+        fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(fd, FITHAW, 0)
+        finally:
+            os.close(fd)
+
+
 def unmount_below(root: str) -> None:
     """Unmount the disks that no living daemon has its hand on."""
     with open("/proc/self/mountinfo", errors="surrogateescape") as file:
@@ -156,6 +167,7 @@ def unmount_below(root: str) -> None:
             if image >= 0:
                 fcntl.flock(image, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Under the lock: who wants it meanwhile waits, and then mounts it anew.
+            thaw(target)
             _libc.umount2(os.fsencode(target), MNT_DETACH)
         except BlockingIOError:
             kept = True

@@ -35,7 +35,7 @@ def begin(connection: sqlite3.Connection, journal: Journal) -> None:
             repair="Wait until it is done, then make the same call again.",
             import_id=there["id"],
         )
-    note = {"id": journal.id, "sessions": journal.sessions, "started_at": journal.started_at}
+    note = {"id": journal.id, "sessions": journal.sessions, "started_at": journal.started_at, "runner": journal.runner}
     _write(connection, note)
 
 
@@ -96,10 +96,14 @@ def finish(connection: sqlite3.Connection, last: Last, owner: str) -> None:
     connection.execute("DELETE FROM settings WHERE name = ?", (_JOURNAL,))
 
 
-def condemn(connection: sqlite3.Connection, journal_id: str | None) -> bool:
-    """Give the import up; returns whether there was one (with this id)."""
+def condemn(connection: sqlite3.Connection, journal_id: str | None, living: frozenset[str] = frozenset()) -> bool:
+    """Give the import up; returns whether there was one: with this id, or of nobody who is living."""
     there = _read(connection)
     if there is None or (journal_id is not None and there["id"] != journal_id):
+        return False
+    runner = there.get("runner")
+    # One that an earlier version noted may be anybody's.
+    if journal_id is None and living and (runner is None or runner in living):
         return False
     _write(connection, {**there, "condemned": True})
     return True

@@ -177,6 +177,29 @@ def append(
     return row[2]
 
 
+def answer(
+    connection: sqlite3.Connection,
+    waits: Interaction,
+    seen: int,
+    steps: Sequence[rows.StepValues],
+    pending: str,
+    key: IdempotencyKey | None,
+    now: float,
+    runner: str | None,
+    goes_on: bool,
+) -> Interaction | None:
+    """Append answers, if it waits as it did when it had `seen` steps; where it goes on with them, take it to run."""
+    row = connection.execute("SELECT epoch, status, steps FROM interactions WHERE id = ?", (waits.id,)).fetchone()
+    if row is None:
+        raise rows.missing(connection, "interaction", waits.id)
+    if row != (waits.epoch, "requires_action", seen):
+        return None
+    taken = claim(connection, waits.id, ("requires_action",), now, waits.epoch, runner) if goes_on else waits
+    if taken is not None:
+        append(connection, waits.id, taken.epoch, steps, pending, key, now)
+    return taken
+
+
 def requeue(connection: sqlite3.Connection, id: str, epoch: int, pending: str | None) -> Interaction:
     """Put it back into its session's line."""
     row = connection.execute(f"SELECT {rows.INTERACTION} FROM interactions WHERE id = ?", (rows.exact(id),)).fetchone()
