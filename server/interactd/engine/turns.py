@@ -257,6 +257,8 @@ async def _accept_at_head(
             expires_at=expires_at,
             key=key,
             pending=note.as_dict(),
+            # Its handle is all that the caller has: it must hold after a power loss too.
+            durable=asked.background,
             at_head=previous is None,
         )
         accepted = started.created

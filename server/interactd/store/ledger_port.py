@@ -51,6 +51,11 @@ class Bill:
     leaving: bool = False
     """Whether the runner leaves with it, so that no time is set aside for it any more."""
 
+    @property
+    def paid(self) -> bool:
+        """Whether it has a call that cost something, or may have."""
+        return self.call is not None and self.call.nano != 0
+
 
 @dataclass(frozen=True, slots=True)
 class Reservation:

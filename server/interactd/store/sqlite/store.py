@@ -10,13 +10,13 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Concatenate, Final, Literal, ParamSpec, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from interactd.errors import InvalidArgument, NotFound, StorageError, StorageFull
 from interactd.nouns import TERMINAL, Interaction, Json, Session, Status, Step, Usage
 from interactd.store.ledger_port import Bill
 from interactd.store.port import IdempotencyKey, Page, Receipt, Started, Turn
-from interactd.store.sqlite import connect, deleting, migrations, retention
+from interactd.store.sqlite import connect, deleting, opening, retention
 from interactd.store.sqlite.archive import SqliteArchive
 from interactd.store.sqlite.checkpoints import Checkpointer
 from interactd.store.sqlite.ledger import SqliteLedger
@@ -45,9 +45,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 P = ParamSpec("P")
 
-CHECKED_AT_OPEN_BYTES: Final = 8 << 20
-"""A file up to this size is checked for damage when it is opened (about 10 ms); a larger one when it is read."""
-
 
 class SqliteStore:
     """See `interactd.store.port.Store` for what each method promises."""
@@ -69,33 +66,13 @@ class SqliteStore:
     async def open(self) -> None:
         if self._writer is not None:
             return
-        connection = await asyncio.to_thread(self._prepare)
+        connection = await asyncio.to_thread(opening.prepared, self.file, self.spare.take)
         checkpoints = Checkpointer(self.file)
         self._writer = Writer(self.file, connection, self.upkeep.chores, checkpoints.wrote)
         self._readers = Readers(self.file)
         self._checkpoints = checkpoints
         checkpoints.start()
         self._writer.start()
-
-    def _prepare(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = None
-        try:
-            connect.make_file(self.file)
-            connection = connect.connect(self.file, busy_s=30.0)
-            migrations.version(connection, self.file)
-            if self.file.stat().st_size <= CHECKED_AT_OPEN_BYTES:
-                verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-                if verdict != "ok":
-                    raise connect.damaged(self.file, verdict)
-            connect.use_wal(connection, self.file)
-            migrations.migrate(connection, self.file)
-            connection.execute("PRAGMA busy_timeout = 1000")
-            self.spare.take()
-        except (sqlite3.Error, OSError, StorageError) as error:
-            if connection is not None:
-                connection.close()
-            raise connect.translate(error, self.file) from error
-        return connection
 
     async def aclose(self) -> None:
         """Finish what was submitted, then close. May be called twice."""
@@ -291,7 +268,9 @@ class SqliteStore:
             booking.end(db, interaction_id, bill, now)
             return hooks.with_news(db, settled, now)
 
-        settled, news = await self._write(settle, size=size)
+        # After a power loss, what was stopped or paid for must not be open again.
+        durable = status == "cancelled" or (bill is not None and bill.paid)
+        settled, news = await self._write(settle, size=size, durable=durable)
         if news:
             self.schedules.changed()
         return settled
