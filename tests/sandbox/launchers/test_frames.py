@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from interactd.errors import SandboxFailed
 from interactd.sandbox.launchers.supervised import EXIT, HEADER, READY, Supervised
 from interactd.sandbox.port import Exit, Isolation, Limits
 
@@ -83,5 +84,25 @@ async def test_half_a_frame_is_waited_for_and_a_closed_socket_is_the_end() -> No
         taken.theirs.close()
         async with asyncio.timeout(2):
             await taken.killed.wait()
+    finally:
+        await taken.close()
+
+
+async def test_half_a_message_to_a_supervisor_that_does_not_read_ends_the_sandbox() -> None:
+    taken = Taken()
+    try:
+
+        async def run() -> None:
+            async for _ in taken.host.exec(["true", "x" * 3_000_000]):
+                continue
+
+        task = asyncio.ensure_future(run())
+        await asyncio.sleep(0.1)
+        assert not task.done(), "its text does not fit into the socket"
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert taken.killed.is_set()
+        with pytest.raises(SandboxFailed):
+            await run()
     finally:
         await taken.close()

@@ -27,6 +27,7 @@ NO_PROCESS = 1 << 24
 _CHUNK = 65536
 _BUFFERED = 4
 _KILL_S = 1.5
+_SEND_S = 10.0
 _DRAIN_S = 0.3
 _MAX_BODY = 4_000_000
 
@@ -218,15 +219,22 @@ class Supervised:
     async def _send(self, kind: int, number: int, body: bytes = b"", fds: Sequence[int] = ()) -> None:
         async with self._turn:
             head = bytes([kind, 0, 0, 0]) + number.to_bytes(4, "little") + len(body).to_bytes(4, "little")
+            whole = False
             try:
-                if fds:
-                    await _writable(self._control, lambda: socket.send_fds(self._control, [head], list(fds)))
-                else:
-                    await self._loop.sock_sendall(self._control, head)
-                if body:
-                    await self._loop.sock_sendall(self._control, body)
-            except OSError as error:
-                raise SandboxFailed(f"the sandbox has ended: {error}") from None
+                async with asyncio.timeout(_SEND_S):
+                    if fds:
+                        await _writable(self._control, lambda: socket.send_fds(self._control, [head], list(fds)))
+                    else:
+                        await self._loop.sock_sendall(self._control, head)
+                    if body:
+                        await self._loop.sock_sendall(self._control, body)
+                whole = True
+            except OSError as error:  # a time-out is one
+                raise SandboxFailed(f"the sandbox has ended: {error or 'its supervisor does not read'}") from None
+            finally:
+                if not whole:
+                    # After half a message the rest of the talk would be nonsense.
+                    self._kill()
 
     async def _outputs(self, run: _Run, deadline: float) -> AsyncIterator[Output]:
         drain: float | None = None
