@@ -54,10 +54,19 @@ async def cancelled(world: World, id: str) -> tuple[Json, float]:
 
 
 def busy(uid: int) -> list[str]:
-    """Processes of a sandbox's user that are more than the sandbox itself waiting for work."""
+    """Processes of a sandbox's user that are more than the sandbox itself waiting for work, or held still."""
     return [
-        line for line in processes(Path("/nowhere"), {uid}).values() if "supervisor" not in line and "bwrap" not in line
+        line
+        for pid, line in processes(Path("/nowhere"), {uid}).items()
+        if "supervisor" not in line and "bwrap" not in line and not held_still(pid)
     ]
+
+
+def held_still(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except OSError:
+        return True
 
 
 def hanging(request: Request) -> Hang:
