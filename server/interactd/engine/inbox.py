@@ -64,6 +64,10 @@ async def _look(core: Core, queue: Queue, within: str | None, limit: int, caller
             continue
         if result.waiting_for:
             found.waiting.append(result)
+    # What ended or asked between the looks runs no more.
+    rests = {one.id for one in unread} | {one.interaction.id for one in found.waiting}
+    found.running = [one for one in running if one.id not in rests]
+    found.running_total -= len(running) - len(found.running)
     return found
 
 
