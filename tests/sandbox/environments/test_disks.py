@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -318,50 +317,6 @@ VICTIM = """
 import asyncio, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from sandbox.environments.kit import World
-
-async def main():
-    w = World(Path(sys.argv[2]))
-    await w.store.open()
-    await w.environments.start()
-    made = await w.environments.create({})
-    async with w.environments.lease(made.id, await w.interaction()) as space:
-        await space.run_bash("echo synced > kept; sync")
-        print(made.id, flush=True)
-        await space.run_bash("while true; do dd if=/dev/zero of=busy bs=1M count=20 2>/dev/null; done")
-
-asyncio.run(main())
-"""
-
-
-async def test_after_a_kill_the_next_start_unmounts_recovers_and_goes_on(tmp_path: Path) -> None:
-    home, tests = tmp_path / "home", Path(__file__).parents[2]
-    victim = subprocess.Popen(  # noqa: ASYNC220
-        [sys.executable, "-c", VICTIM, str(tests), str(home)], stdout=subprocess.PIPE, text=True
-    )
-    assert victim.stdout is not None
-    try:
-        environment = victim.stdout.readline().strip()
-    finally:
-        victim.send_signal(signal.SIGKILL)
-        victim.wait(10)
-        victim.stdout.close()
-    # What was its helper unmounts, by itself and at once; were that killed too, the next start would.
-    folders = home / "data" / "environments"
-    deadline = time.monotonic() + 20
-    while loops.mounts_below(folders) and time.monotonic() < deadline:
-        time.sleep(0.01)  # noqa: ASYNC251
-    assert loops.mounts_below(folders) == []
-    async with world(home, numbers_from=100) as w:
-        assert [one for one in loops.mounts_below(folders) if one.target != folders] == []
-        async with w.environments.lease(environment, await w.interaction()) as space:
-            assert (await space.run_bash("cat kept; echo on")).output == "synced\non\n"
-
-
-FORKING = """
-import asyncio, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
 from chaos.instants.points import arm
 from sandbox.environments.kit import World
 
@@ -372,7 +327,9 @@ async def main():
     made = await w.environments.create({})
     async with w.environments.lease(made.id, await w.interaction()) as space:
         await space.run_bash("echo synced > kept; sync")
-    print(made.id, flush=True)
+        print(made.id, flush=True)
+        if sys.argv[3] == "busy":
+            await space.run_bash("while true; do dd if=/dev/zero of=busy bs=1M count=20 2>/dev/null; done")
     arm()
     await w.environments.create({"from_environment": made.id})
 
@@ -380,22 +337,50 @@ asyncio.run(main())
 """
 
 
+def words(home: Path, what: str) -> list[str]:
+    """The command of a daemon that is killed while its environment is busy, or is forked."""
+    return [sys.executable, "-c", VICTIM, str(Path(__file__).parents[2]), str(home), what]
+
+
+async def unmounted(folders: Path) -> None:
+    """What a killed daemon had, its helper unmounts, by itself and at once; else the next start does."""
+    async with asyncio.timeout(20):
+        while loops.mounts_below(folders):  # noqa: ASYNC110 - no event tells of it
+            await asyncio.sleep(0.01)
+
+
+async def test_after_a_kill_the_next_start_unmounts_recovers_and_goes_on(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    victim = subprocess.Popen(words(home, "busy"), stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220
+    assert victim.stdout is not None
+    try:
+        environment = victim.stdout.readline().strip()
+    finally:
+        victim.send_signal(signal.SIGKILL)
+        victim.wait(10)
+        victim.stdout.close()
+    folders = home / "data" / "environments"
+    await unmounted(folders)
+    async with world(home, numbers_from=100) as w:
+        assert [one for one in loops.mounts_below(folders) if one.target != folders] == []
+        async with w.environments.lease(environment, await w.interaction()) as space:
+            assert (await space.run_bash("cat kept; echo on")).output == "synced\non\n"
+
+
 async def test_an_environment_can_be_used_and_forked_after_a_kill_in_the_middle_of_its_being_forked(
     tmp_path: Path,
 ) -> None:
-    home, tests = tmp_path / "home", Path(__file__).parents[2]
+    home = tmp_path / "home"
     victim = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", FORKING, str(tests), str(home)),
+        *words(home, "forked"),
         stdout=subprocess.PIPE,
         env={**os.environ, TRACE: str(tmp_path / "trace"), DIE: "open:image.copy#1"},
     )
     said, _ = await asyncio.wait_for(victim.communicate(), 60)
     assert victim.returncode == -signal.SIGKILL
     # Its helper unmounts what was held still, and a file system that is unmounted frozen is frozen for good.
-    folders, environment = home / "data" / "environments", said.decode().strip()
-    deadline = time.monotonic() + 20
-    while loops.mounts_below(folders) and time.monotonic() < deadline:
-        time.sleep(0.01)  # noqa: ASYNC251
+    environment = said.decode().strip()
+    await unmounted(home / "data" / "environments")
     async with world(home, numbers_from=100) as w, asyncio.timeout(60):
         fork = await w.environments.create({"from_environment": environment})
         for one in (environment, fork.id):
