@@ -193,7 +193,7 @@ class Stage:
             twice = [at for at, count in Counter(asked).items() if count > 1]
             assert len(twice) <= len(self.died), (run, asked)
         for call, count in self.world.marks.seen.items():
-            if not call.startswith(f"r{self.number}"):
+            if int(call[1:].split("-")[0]) // 100 != self.number:
                 continue
             most = 1 + len(self.died) if call.endswith("-safe") else 1
             assert count <= most, f"{call} took effect {count} times"

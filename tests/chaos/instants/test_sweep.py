@@ -4,6 +4,7 @@ made or paid twice, nothing half-made is left. Random kills seldom hit the gap b
 from __future__ import annotations
 
 import os
+import random
 import shutil
 from pathlib import Path
 
@@ -33,6 +34,22 @@ async def test_a_death_in_some_gaps_that_matter(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
+async def test_some_deaths_of_each_scene(tmp_path: Path) -> None:
+    seed = random.randrange(1 << 30)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    reached = missed = 0
+    # Each in a world of its own: some look for what is left in the whole store.
+    for scene in SCENES:
+        deaths = choose(await record(tmp_path / f"record-{scene}", scene))
+        some = [(scene, death) for death in chance.sample(deaths, 4)]
+        came, not_there = await play(tmp_path / f"play-{scene}", some)
+        reached, missed = reached + came, missed + not_there
+    assert reached > missed
+
+
+@pytest.mark.sweep
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("scene", SCENES)
 async def test_a_death_at_every_instant(tmp_path: Path, scene: str) -> None:
@@ -42,7 +59,7 @@ async def test_a_death_at_every_instant(tmp_path: Path, scene: str) -> None:
     assert reached > missed
 
 
-@pytest.mark.long
+@pytest.mark.sweep
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("scene", SCENES)
 async def test_a_disk_that_fills_up_at_every_instant(tmp_path: Path, scene: str) -> None:
@@ -56,7 +73,7 @@ async def test_a_disk_that_fills_up_at_every_instant(tmp_path: Path, scene: str)
     await play(tmp_path / "play", [(scene, death) for death in deaths])
 
 
-@pytest.mark.long
+@pytest.mark.sweep
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("scene", ["run", "questions", "archive"])
 async def test_a_death_at_every_instant_while_another_daemon_works_on_the_same_data(tmp_path: Path, scene: str) -> None:
@@ -65,7 +82,7 @@ async def test_a_death_at_every_instant_while_another_daemon_works_on_the_same_d
     assert reached > missed
 
 
-@pytest.mark.long
+@pytest.mark.sweep
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("first", ["commit-done:SqliteStore.append.append#2", "commit-done:SqliteStore.accept#1"])
 async def test_a_death_at_every_instant_of_what_the_next_daemon_does_about_it(tmp_path: Path, first: str) -> None:
@@ -81,7 +98,7 @@ async def test_a_death_at_every_instant_of_what_the_next_daemon_does_about_it(tm
     assert reached > missed
 
 
-@pytest.mark.long
+@pytest.mark.sweep
 @pytest.mark.timeout(7200)
 async def test_a_death_at_every_instant_of_the_very_first_start_and_then_of_the_second(tmp_path: Path) -> None:
     async def begin(number: int, *deaths: str) -> list[str]:

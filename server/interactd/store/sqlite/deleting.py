@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, Protocol, TypeVar
 
+from interactd.errors import StorageFull
 from interactd.store.port import Receipt
 from interactd.store.sqlite.checkpoints import truncate
 from interactd.store.sqlite.queries import removal
@@ -17,6 +19,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 WAL_BYTES: Final = 2 << 20
 """The log is begun anew when it is longer than this, so that a large delete needs little room."""
+_FULL_PAUSES_S: Final = (0.02, 0.1, 0.5)
 
 
 class Read(Protocol):
@@ -59,6 +62,18 @@ def _begin_if_over(connection: sqlite3.Connection, id: str, now: float) -> bool:
 
 async def _empty(write: Write, file: Path, id: str) -> None:
     wal = file.with_name(file.name + "-wal")
-    while await write(lambda db: removal.piece(db, id)):
+    while await _piece(write, id):
         if wal.exists() and wal.stat().st_size > WAL_BYTES:
             await write(truncate, bare=True)
+
+
+async def _piece(write: Write, id: str) -> bool:
+    """Take a piece of it away; returns whether there is more. On a full disk the log's own room is used again first,
+    which a checkpoint that is under way keeps for a moment."""
+    for pause_s in _FULL_PAUSES_S:
+        try:
+            return await write(lambda db: removal.piece(db, id))
+        except StorageFull:
+            await asyncio.sleep(pause_s)
+            await write(truncate, bare=True)
+    return await write(lambda db: removal.piece(db, id))

@@ -70,9 +70,9 @@ class Upkeep:
         due = removal.due(connection)
         if due is None:
             return False
-        if due != "vacuum":
+        if due not in ("vacuum", "truncate"):
             return True
-        if self.path.stat().st_size <= VACUUM_AT_ONCE_BYTES:
+        if due == "vacuum" and self.path.stat().st_size <= VACUUM_AT_ONCE_BYTES:
             self._rewrite(connection)
         else:
             _truncate(connection)
@@ -80,6 +80,8 @@ class Upkeep:
 
     def _rewrite_when_idle(self, connection: sqlite3.Connection) -> bool:
         """Returns whether it has to be tried again: a turn came in."""
+        if removal.due(connection) == "truncate":
+            return not _truncate(connection, tries=1)
         if removal.due(connection) != "vacuum" and not _worthwhile(connection):
             return False
         if connect.free_bytes(self.path) < connect.room_for_vacuum(self.path):
@@ -121,9 +123,12 @@ def _worthwhile(connection: sqlite3.Connection) -> bool:
     return empty * size >= WORTHWHILE_BYTES and empty * 4 >= pages
 
 
-def _truncate(connection: sqlite3.Connection) -> None:
+def _truncate(connection: sqlite3.Connection, tries: int = _TRUNCATE_TRIES) -> bool:
     # The checkpoint thread or a reader can be in the way for a moment; later it is done when the store is idle.
-    for attempt in range(_TRUNCATE_TRIES):
+    for attempt in range(tries):
         if truncate(connection):
-            return
+            if removal.due(connection) == "truncate":
+                removal.truncated(connection)
+            return True
         time.sleep(0.01 * 2**attempt)
+    return False

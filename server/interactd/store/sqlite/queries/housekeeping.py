@@ -8,7 +8,7 @@ from typing import Final
 from interactd.store.sqlite.queries import rows
 
 DUE: Final = "store.removal_due"
-"""The setting that names its stage: entries, merge, merging, vacuum."""
+"""The setting that names its stage: entries, merge, merging, vacuum, truncate."""
 
 
 def set_due(connection: sqlite3.Connection, stage: str) -> None:
@@ -17,5 +17,10 @@ def set_due(connection: sqlite3.Connection, stage: str) -> None:
 
 
 def rewrite_due(connection: sqlite3.Connection) -> None:
-    """Note that unused parts of pages hold what was deleted. What is noted already ends with the same."""
-    connection.execute("INSERT OR IGNORE INTO settings (name, value) VALUES (?, ?)", (DUE, rows.dump("vacuum")))
+    """Note that unused parts of pages hold what was deleted. What is noted already ends with the same, but for the last
+    stage, which comes after it."""
+    connection.execute(
+        "INSERT INTO settings (name, value) VALUES (?, ?)"
+        " ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE value = ?",
+        (DUE, rows.dump("vacuum"), rows.dump("truncate")),
+    )

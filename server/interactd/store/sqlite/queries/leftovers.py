@@ -25,6 +25,9 @@ def note(connection: sqlite3.Connection, id: str) -> None:
         "SELECT DISTINCT environment_id FROM interactions WHERE session_id = ? AND environment_id IS NOT NULL", (id,)
     )
     used |= {one[0] for one in of_turns}
+    # A daemon that died before its turn had the new environment leaves one that no row of the session names.
+    made = connection.execute("SELECT id FROM environments WHERE json_extract(body, '$.made_for') = ?", (id,))
+    used |= {one[0] for one in made}
     made_for_turns = [one for one in sorted(used) if _made_for_turns(connection, one)]
     hashes = sorted(set(rows.texts(row[1]).values()))
     if made_for_turns or hashes:

@@ -275,11 +275,16 @@ def clear_piece(connection: sqlite3.Connection) -> bool:
 
 
 def due(connection: sqlite3.Connection) -> str | None:
-    """The stage of the housekeeping: entries, merge, merging, vacuum; `None` when there is nothing to do."""
+    """The stage of the housekeeping: entries, merge, merging, vacuum, truncate; `None` when there is nothing to do."""
     row = connection.execute("SELECT value FROM settings WHERE name = ?", (DUE,)).fetchone()
     return None if row is None else rows.load(row[0])
 
 
 def vacuumed(connection: sqlite3.Connection) -> None:
+    """Note that only the log is left, which still has what the file had before."""
+    set_due(connection, "truncate")
+
+
+def truncated(connection: sqlite3.Connection) -> None:
     """Note that nothing is left to do."""
     connection.execute("DELETE FROM settings WHERE name = ?", (DUE,))
