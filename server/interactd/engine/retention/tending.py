@@ -51,19 +51,20 @@ class Tending:
         """One round."""
         core = self._core
         await core.look_at_clock()
-        now = time.monotonic()
+        # What is over is so by the time that was looked at: the clock can jump while this is at work.
+        at, now = core.clock(), time.monotonic()
         if self._queue.running > self._settings.busy_above and now - self._last < _LATE_S:
             return
         self._last = now
         await leftovers.clear(core)
         await self._tidy()
         if core.may_delete():
-            await self._trim()
+            await self._trim(at)
             await self._copies()
-            await asyncio.to_thread(self._files, core.clock())
+            await asyncio.to_thread(self._files, at)
 
-    async def _trim(self) -> None:
-        retention, now = self._core.retention, self._core.clock()
+    async def _trim(self, now: float) -> None:
+        retention = self._core.retention
         if retention is None:
             return
         times = self._settings
